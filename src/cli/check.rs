@@ -1,0 +1,14 @@
+//! `riderflow check`.
+
+use super::Failure;
+
+/// Validates a pipeline file and, with --connect, the services and tables.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The pipeline file
+    pub pipeline: std::path::PathBuf,
+}
+
+pub(super) fn execute(_args: Args) -> Result<(), Failure> {
+    Err(Failure::Failed(anyhow::anyhow!("not built yet")))
+}

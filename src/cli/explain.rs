@@ -1,0 +1,14 @@
+//! `riderflow explain`.
+
+use super::Failure;
+
+/// Prints the dataflow graph.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The pipeline file
+    pub pipeline: std::path::PathBuf,
+}
+
+pub(super) fn execute(_args: Args) -> Result<(), Failure> {
+    Err(Failure::Failed(anyhow::anyhow!("not built yet")))
+}

@@ -1,0 +1,97 @@
+//! The command line: parses arguments, calls one file per command, turns errors into exit
+//! codes (0 done, 1 failed, 2 usage, 3 bad config, 4 a service can't be reached, 5 tests
+//! failed). Data goes to standard output, messages to standard error.
+
+mod check;
+mod demo;
+mod down;
+mod explain;
+mod init;
+mod produce;
+mod run;
+mod simulate;
+mod tail;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Proximity, arrivals and geofence events from live rider positions.
+#[derive(Parser)]
+#[command(name = "riderflow", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the whole system on this machine, on embedded services
+    Demo(demo::Args),
+    /// Starts the embedded Kafka and ClickHouse and prints their addresses
+    Up(up::Args),
+    /// Stops what `up` started
+    Down(down::Args),
+    /// Creates topics and tables; safe to repeat
+    Init(init::Args),
+    /// Runs the job
+    Run(run::Args),
+    /// Validates a pipeline file and, with --connect, the services and tables
+    Check(check::Args),
+    /// Prints the dataflow graph
+    Explain(explain::Args),
+    /// Reads lines and publishes each to its partition
+    Produce(produce::Args),
+    /// Joins a consumer group and prints what it receives
+    Tail(tail::Args),
+    /// Moves a fleet, straight to Kafka
+    Simulate(simulate::Args),
+}
+
+/// A command's failure, with its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Exit code 1.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+    /// Exit code 3: the pipeline file is wrong.
+    #[error("{0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// Exit code 4: Kafka or ClickHouse does not answer.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Config(_) => 3,
+            Self::Unreachable(_) => 4,
+        }
+    }
+}
+
+/// Parses the process's arguments, runs the command and returns its exit code.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::execute(args),
+        Command::Up(args) => up::execute(args),
+        Command::Down(args) => down::execute(args),
+        Command::Init(args) => init::execute(args),
+        Command::Run(args) => run::execute(args),
+        Command::Check(args) => check::execute(args),
+        Command::Explain(args) => explain::execute(args),
+        Command::Produce(args) => produce::execute(args),
+        Command::Tail(args) => tail::execute(args),
+        Command::Simulate(args) => simulate::execute(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

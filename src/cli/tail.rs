@@ -1,0 +1,14 @@
+//! `riderflow tail`.
+
+use super::Failure;
+
+/// Joins a consumer group and prints what it receives.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The consumer group
+    pub group: String,
+}
+
+pub(super) fn execute(_args: Args) -> Result<(), Failure> {
+    Err(Failure::Failed(anyhow::anyhow!("not built yet")))
+}

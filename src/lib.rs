@@ -1,0 +1,37 @@
+//! riderflow: proximity, arrivals and geofence events from live rider positions.
+//!
+//! Data flows one way: `source → decode → detect → encode → sink`.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`model`] | plain data: drivers, positions, updates, orders, fences, events, epochs |
+//! | [`geo`] | distances, rings, areas and the fence index; pure |
+//! | [`detect`] | the state machines `(state, input) -> (state, outputs)`; pure |
+//! | [`wire`] | bytes to model and back: JSON inputs, CloudEvents |
+//! | [`epoch`] | the epoch log's records, offset ranges and where to resume |
+//! | [`dataflow`] | the timely operators around `detect` |
+//! | [`kafka`] | reading partitions, the transactional committer, topics |
+//! | [`clickhouse`] | migrations, rows and the batch writer |
+//! | [`runtime`] | the job: workers, committer and writer wired together |
+//! | [`config`] | the pipeline file |
+//! | [`services`] | a real Kafka and ClickHouse as child processes |
+//! | [`simulate`] | a city of drivers, orders and fences |
+//! | [`telemetry`] | metrics and health over HTTP |
+//! | [`cli`] | one file a command |
+//!
+//! `ARCHITECTURE.md` says who may import whom, and a test holds it.
+
+pub mod cli;
+pub mod clickhouse;
+pub mod config;
+pub mod dataflow;
+pub mod detect;
+pub mod epoch;
+pub mod geo;
+pub mod kafka;
+pub mod model;
+pub mod runtime;
+pub mod services;
+pub mod simulate;
+pub mod telemetry;
+pub mod wire;

@@ -1,0 +1,5 @@
+//! The command line, nothing else: see [`riderflow::cli`].
+
+fn main() -> std::process::ExitCode {
+    riderflow::cli::main()
+}
