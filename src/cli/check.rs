@@ -4,9 +4,9 @@ use super::Failure;
 
 /// Validates a pipeline file and, with --connect, the services and tables.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The pipeline file
-    pub pipeline: std::path::PathBuf,
+    pub(super) pipeline: std::path::PathBuf,
 }
 
 pub(super) fn execute(_args: Args) -> Result<(), Failure> {

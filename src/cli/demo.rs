@@ -4,7 +4,7 @@ use super::Failure;
 
 /// Runs the whole system on this machine, on embedded services.
 #[derive(clap::Args)]
-pub struct Args {}
+pub(super) struct Args {}
 
 pub(super) fn execute(_args: Args) -> Result<(), Failure> {
     Err(Failure::Failed(anyhow::anyhow!("not built yet")))

@@ -4,9 +4,9 @@ use super::Failure;
 
 /// Runs the job.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The pipeline file
-    pub pipeline: std::path::PathBuf,
+    pub(super) pipeline: std::path::PathBuf,
 }
 
 pub(super) fn execute(_args: Args) -> Result<(), Failure> {

@@ -4,9 +4,9 @@ use super::Failure;
 
 /// Joins a consumer group and prints what it receives.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The consumer group
-    pub group: String,
+    pub(super) group: String,
 }
 
 pub(super) fn execute(_args: Args) -> Result<(), Failure> {
