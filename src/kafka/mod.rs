@@ -1,3 +1,4 @@
 //! (to come)
 
+pub mod admin;
 pub mod ready;
