@@ -13,6 +13,7 @@
 //! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
 //! | `insert` | one batch until it is stored: tries, back-off |
+//! | `spill` | rows on disk while the server is away for long |
 //! | `reconcile` | after an answer was lost: which rows of a batch are there |
 //! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
 
@@ -22,10 +23,12 @@ mod insert;
 pub mod migrate;
 mod reconcile;
 mod rows;
+mod spill;
 pub mod writer;
 
 pub use writer::{
-    Notice, Observer, Options, Rows, Stats, StoredEvent, Summary, Table, Writer, WriterError,
+    Notice, Observer, Options, Rows, SpillOptions, Stats, StoredEvent, Summary, Table, Writer,
+    WriterError,
 };
 
 use std::time::Duration;
