@@ -162,7 +162,7 @@ fn full(kind: EventKind) -> Event {
             _ => agent.then_some(OrderStatus::PickedUp),
         },
         distance_m: to_a_place.then_some(17.26),
-        eta_s: is(&[EventKind::AgentNear]).then_some(3.14),
+        eta_s: is(&[EventKind::AgentNear]).then_some(61.36),
         dwell_s: is(&[
             EventKind::GeofenceDwelled,
             EventKind::GeofenceExited,
