@@ -6,9 +6,11 @@
 
 mod input;
 mod log;
+mod merge;
 
 pub use input::{Polled, Record, RecordReader};
 pub use log::{EpochRecord, OffsetRange, OutputHash, Resume};
+pub use merge::PartitionClock;
 
 use twox_hash::XxHash3_64;
 

@@ -1,0 +1,189 @@
+//! The heart: an epoch's inputs, in their merged order, through the detector.
+//!
+//! Exchanged by driver, so that a driver's updates and order steps meet on one worker
+//! whatever partition they came by; fences come to every worker. An epoch is judged when no
+//! input can add to it, so what is told depends on the merged order alone.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::vec::Broadcast;
+use timely::container::CapacityContainerBuilder;
+
+use super::{Context, Output, frontier_of};
+use crate::detect::{Detector, OrderStep};
+use crate::epoch::key_group;
+use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Location, Place, Update};
+
+fn group_of(driver: DriverId) -> u64 {
+    key_group(&driver.0.to_le_bytes())
+}
+
+/// What an epoch has received so far.
+#[derive(Default)]
+struct Waiting {
+    capability: Option<Capability<u64>>,
+    updates: Vec<Vec<Update>>,
+    steps: Vec<OrderStep>,
+    fences: Vec<FenceChange>,
+}
+
+pub(super) fn detect_epochs<'scope>(
+    updates: StreamVec<'scope, u64, Update>,
+    steps: StreamVec<'scope, u64, OrderStep>,
+    fences: StreamVec<'scope, u64, FenceChange>,
+    context: Rc<Context>,
+) -> StreamVec<'scope, u64, Event> {
+    let mut builder = OperatorBuilder::new("detect_epochs".to_owned(), updates.scope());
+    let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
+    let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
+    let mut updates = builder.new_input(updates, by_driver);
+    let mut steps = builder.new_input(steps, steps_by_driver);
+    let mut fences = builder.new_input(fences.broadcast(), Pipeline);
+    let (output, events) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Event>>>::from(output);
+
+    builder.build(move |_capabilities| {
+        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        let mut judge = Judge::new(context);
+        move |frontiers| {
+            // One output, whose index is 0.
+            updates.for_each(|capability, data| {
+                if let Some(capability) = capability.retain_least(0) {
+                    let entry = waiting.entry(*capability.time()).or_default();
+                    entry.updates.push(std::mem::take(data));
+                    entry.capability.get_or_insert(capability);
+                }
+            });
+            steps.for_each(|capability, data| {
+                if let Some(capability) = capability.retain_least(0) {
+                    let entry = waiting.entry(*capability.time()).or_default();
+                    entry.steps.append(data);
+                    entry.capability.get_or_insert(capability);
+                }
+            });
+            fences.for_each(|capability, data| {
+                if let Some(capability) = capability.retain_least(0) {
+                    let entry = waiting.entry(*capability.time()).or_default();
+                    entry.fences.append(data);
+                    entry.capability.get_or_insert(capability);
+                }
+            });
+
+            let complete = frontiers.iter().filter_map(frontier_of).min();
+            let mut output = output.activate();
+            while let Some(entry) = waiting.first_entry()
+                && complete.is_none_or(|frontier| *entry.key() < frontier)
+            {
+                let (epoch, mut received) = entry.remove_entry();
+                let capability =
+                    received.capability.take().expect("an epoch waits because something came");
+                let events = judge.epoch(Epoch(epoch), received);
+                if !events.is_empty() {
+                    output.session(&capability).give_container(events);
+                    events.clear();
+                }
+            }
+        }
+    });
+    events
+}
+
+/// Drives the detector through one epoch after the other.
+struct Judge {
+    context: Rc<Context>,
+    detector: Detector,
+    events: Vec<Event>,
+    order: Vec<(Place, u32, u32)>,
+}
+
+impl Judge {
+    fn new(context: Rc<Context>) -> Self {
+        let detector = Detector::new(context.rules.clone());
+        Self { context, detector, events: Vec::new(), order: Vec::new() }
+    }
+
+    fn epoch(&mut self, epoch: Epoch, mut received: Waiting) -> &mut Vec<Event> {
+        let now_ms = epoch.now_ms(self.context.interval_ms);
+        received.steps.sort_by(|a, b| a.place.cmp(&b.place));
+        received.fences.sort_by(|a, b| a.place.cmp(&b.place));
+        let mut steps = received.steps.into_iter().peekable();
+        let mut fences = received.fences.into_iter().peekable();
+
+        // Sorting places instead of updates: the runs of each partition are in order already.
+        self.order.clear();
+        for (container, updates) in received.updates.iter().enumerate() {
+            self.order.extend(
+                updates
+                    .iter()
+                    .enumerate()
+                    .map(|(index, update)| (update.place, container as u32, index as u32)),
+            );
+        }
+        self.order.sort();
+
+        let mut flags: Vec<Vec<Flag>> =
+            received.updates.iter().map(|updates| vec![Flag::Ok; updates.len()]).collect();
+        for &(place, container, index) in &self.order {
+            // A place names one record, and of one time fences come before orders.
+            loop {
+                let fence = fences.peek().map(|change| change.place).filter(|at| *at < place);
+                let step = steps.peek().map(|step| step.place).filter(|at| *at < place);
+                match (fence, step) {
+                    (Some(fence), Some(step)) if fence < step => self.fence(fences.next(), now_ms),
+                    (_, Some(_)) => self.step(steps.next(), now_ms),
+                    (Some(_), None) => self.fence(fences.next(), now_ms),
+                    (None, None) => break,
+                }
+            }
+            let update = &received.updates[container as usize][index as usize];
+            let flag = self.detector.on_update(update, now_ms, &mut self.events);
+            flags[container as usize][index as usize] = flag;
+        }
+        loop {
+            match (fences.peek(), steps.peek()) {
+                (Some(fence), Some(step)) if fence.place < step.place => {
+                    self.fence(fences.next(), now_ms);
+                }
+                (_, Some(_)) => self.step(steps.next(), now_ms),
+                (Some(_), None) => self.fence(fences.next(), now_ms),
+                (None, None) => break,
+            }
+        }
+
+        self.keep_history(epoch, received.updates, &flags);
+        &mut self.events
+    }
+
+    fn fence(&mut self, change: Option<FenceChange>, now_ms: i64) {
+        if let Some(change) = change {
+            self.detector.on_fence(change, now_ms, &mut self.events);
+        }
+    }
+
+    fn step(&mut self, step: Option<OrderStep>, now_ms: i64) {
+        if let Some(step) = step {
+            self.detector.on_order(step, now_ms, &mut self.events);
+        }
+    }
+
+    /// Every valid update is history, whatever its flag.
+    fn keep_history(&self, epoch: Epoch, updates: Vec<Vec<Update>>, flags: &[Vec<Flag>]) {
+        for (updates, flags) in updates.into_iter().zip(flags) {
+            self.context.metrics.updates_judged(flags);
+            if self.context.keep_history {
+                let rows = updates
+                    .into_iter()
+                    .zip(flags)
+                    .map(|(update, &flag)| Location { update, flag })
+                    .collect();
+                self.context.give(Output::Locations { epoch, rows });
+            }
+        }
+    }
+}
