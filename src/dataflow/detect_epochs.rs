@@ -174,16 +174,20 @@ impl Judge {
 
     /// Every valid update is history, whatever its flag.
     fn keep_history(&self, epoch: Epoch, updates: Vec<Vec<Update>>, flags: &[Vec<Flag>]) {
-        for (updates, flags) in updates.into_iter().zip(flags) {
-            self.context.metrics.updates_judged(flags);
-            if self.context.keep_history {
-                let rows = updates
-                    .into_iter()
-                    .zip(flags)
-                    .map(|(update, &flag)| Location { update, flag })
-                    .collect();
-                self.context.give(Output::Locations { epoch, rows });
+        let mut counts = [0; Flag::ALL.len()];
+        for &flag in flags.iter().flatten() {
+            counts[flag as usize] += 1;
+        }
+        for (flag, count) in Flag::ALL.into_iter().zip(counts) {
+            self.context.metrics.updates.add(flag, count);
+        }
+        if self.context.keep_history && !updates.is_empty() {
+            let mut rows = Vec::with_capacity(self.order.len());
+            for (updates, flags) in updates.into_iter().zip(flags) {
+                let judged = updates.into_iter().zip(flags);
+                rows.extend(judged.map(|(update, &flag)| Location { update, flag }));
             }
+            self.context.give(Output::Locations { epoch, rows });
         }
     }
 }

@@ -307,7 +307,7 @@ impl<R: RecordReader> FeedState<R> {
             state.finish_range(input, &mut out.ranges);
             state.clock.follow(wall_ms);
         }
-        context.metrics.records_read(input, records);
+        context.metrics.records_read.add(input, records);
         Ok(polled)
     }
 }
