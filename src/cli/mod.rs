@@ -9,6 +9,7 @@ mod explain;
 mod init;
 mod produce;
 mod run;
+mod signals;
 mod simulate;
 mod tail;
 mod up;

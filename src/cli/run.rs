@@ -28,7 +28,13 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         usize::from,
     );
     let stop = signals::stop_requested()?;
-    let job = Job::start(&pipeline, Options { workers, http: Some(args.http) })?;
+    let job = Job::start(
+        &pipeline,
+        Options {
+            workers,
+            http: Some(args.http),
+        },
+    )?;
     eprintln!(
         "{}: running with {workers} workers; metrics at http://{}/metrics",
         pipeline.name,

@@ -60,7 +60,9 @@ pub(super) fn collect_epoch<'scope>(
                 && complete.is_none_or(|frontier| *entry.key() < frontier)
             {
                 let (epoch, mut whole) = entry.remove_entry();
-                whole.events.sort_by(|a, b| a.telling_order().cmp(&b.telling_order()));
+                whole
+                    .events
+                    .sort_by(|a, b| a.telling_order().cmp(&b.telling_order()));
                 whole.dead_letters.sort_by_key(|letter| letter.place);
                 context.give(Output::Epoch(EpochOutput {
                     epoch: Epoch(epoch),

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
-use timely::container::CapacityContainerBuilder;
 
 use super::{Context, Output, frontier_of};
 use crate::detect::{Detector, OrderStep};
@@ -29,8 +29,22 @@ fn group_of(driver: DriverId) -> u64 {
 struct Waiting {
     capability: Option<Capability<u64>>,
     updates: Vec<Vec<Update>>,
-    steps: Vec<OrderStep>,
-    fences: Vec<FenceChange>,
+    changes: Vec<Change>,
+}
+
+/// What isn't an update.
+enum Change {
+    Fence(FenceChange),
+    Order(OrderStep),
+}
+
+impl Change {
+    fn place(&self) -> Place {
+        match self {
+            Self::Fence(change) => change.place,
+            Self::Order(step) => step.place,
+        }
+    }
 }
 
 pub(super) fn detect_epochs<'scope>(
@@ -63,14 +77,14 @@ pub(super) fn detect_epochs<'scope>(
             steps.for_each(|capability, data| {
                 if let Some(capability) = capability.retain_least(0) {
                     let entry = waiting.entry(*capability.time()).or_default();
-                    entry.steps.append(data);
+                    entry.changes.extend(data.drain(..).map(Change::Order));
                     entry.capability.get_or_insert(capability);
                 }
             });
             fences.for_each(|capability, data| {
                 if let Some(capability) = capability.retain_least(0) {
                     let entry = waiting.entry(*capability.time()).or_default();
-                    entry.fences.append(data);
+                    entry.changes.extend(data.drain(..).map(Change::Fence));
                     entry.capability.get_or_insert(capability);
                 }
             });
@@ -81,8 +95,10 @@ pub(super) fn detect_epochs<'scope>(
                 && complete.is_none_or(|frontier| *entry.key() < frontier)
             {
                 let (epoch, mut received) = entry.remove_entry();
-                let capability =
-                    received.capability.take().expect("an epoch waits because something came");
+                let capability = received
+                    .capability
+                    .take()
+                    .expect("an epoch waits because something came");
                 let events = judge.epoch(Epoch(epoch), received);
                 if !events.is_empty() {
                     output.session(&capability).give_container(events);
@@ -105,71 +121,57 @@ struct Judge {
 impl Judge {
     fn new(context: Rc<Context>) -> Self {
         let detector = Detector::new(context.rules.clone());
-        Self { context, detector, events: Vec::new(), order: Vec::new() }
+        Self {
+            context,
+            detector,
+            events: Vec::new(),
+            order: Vec::new(),
+        }
     }
 
-    fn epoch(&mut self, epoch: Epoch, mut received: Waiting) -> &mut Vec<Event> {
+    /// Judges all that an epoch received, in merged order. Returns what was told.
+    fn epoch(&mut self, epoch: Epoch, received: Waiting) -> &mut Vec<Event> {
         let now_ms = epoch.now_ms(self.context.interval_ms);
-        received.steps.sort_by(|a, b| a.place.cmp(&b.place));
-        received.fences.sort_by(|a, b| a.place.cmp(&b.place));
-        let mut steps = received.steps.into_iter().peekable();
-        let mut fences = received.fences.into_iter().peekable();
+        let Self {
+            detector,
+            events,
+            order,
+            ..
+        } = self;
+        let mut changes = received.changes;
+        // Stable, since one record may bring a driver several steps, in their order.
+        changes.sort_by_key(Change::place);
+        let mut changes = changes.into_iter().peekable();
+        let mut apply = |change, events: &mut _, detector: &mut Detector| match change {
+            Change::Fence(change) => detector.on_fence(change, now_ms, events),
+            Change::Order(step) => detector.on_order(step, now_ms, events),
+        };
 
-        // Sorting places instead of updates: the runs of each partition are in order already.
-        self.order.clear();
+        // Places are sorted instead of updates: the runs of each partition are in order.
+        order.clear();
         for (container, updates) in received.updates.iter().enumerate() {
-            self.order.extend(
-                updates
-                    .iter()
-                    .enumerate()
-                    .map(|(index, update)| (update.place, container as u32, index as u32)),
-            );
+            let places = updates.iter().enumerate();
+            order.extend(places.map(|(at, update)| (update.place, container as u32, at as u32)));
         }
-        self.order.sort();
+        order.sort();
 
-        let mut flags: Vec<Vec<Flag>> =
-            received.updates.iter().map(|updates| vec![Flag::Ok; updates.len()]).collect();
-        for &(place, container, index) in &self.order {
-            // A place names one record, and of one time fences come before orders.
-            loop {
-                let fence = fences.peek().map(|change| change.place).filter(|at| *at < place);
-                let step = steps.peek().map(|step| step.place).filter(|at| *at < place);
-                match (fence, step) {
-                    (Some(fence), Some(step)) if fence < step => self.fence(fences.next(), now_ms),
-                    (_, Some(_)) => self.step(steps.next(), now_ms),
-                    (Some(_), None) => self.fence(fences.next(), now_ms),
-                    (None, None) => break,
-                }
+        let mut flags: Vec<Vec<Flag>> = received
+            .updates
+            .iter()
+            .map(|updates| vec![Flag::Ok; updates.len()])
+            .collect();
+        for &(place, container, at) in order.iter() {
+            while let Some(change) = changes.next_if(|change| change.place() < place) {
+                apply(change, events, detector);
             }
-            let update = &received.updates[container as usize][index as usize];
-            let flag = self.detector.on_update(update, now_ms, &mut self.events);
-            flags[container as usize][index as usize] = flag;
+            let update = &received.updates[container as usize][at as usize];
+            flags[container as usize][at as usize] = detector.on_update(update, now_ms, events);
         }
-        loop {
-            match (fences.peek(), steps.peek()) {
-                (Some(fence), Some(step)) if fence.place < step.place => {
-                    self.fence(fences.next(), now_ms);
-                }
-                (_, Some(_)) => self.step(steps.next(), now_ms),
-                (Some(_), None) => self.fence(fences.next(), now_ms),
-                (None, None) => break,
-            }
+        for change in changes {
+            apply(change, events, detector);
         }
-
         self.keep_history(epoch, received.updates, &flags);
         &mut self.events
-    }
-
-    fn fence(&mut self, change: Option<FenceChange>, now_ms: i64) {
-        if let Some(change) = change {
-            self.detector.on_fence(change, now_ms, &mut self.events);
-        }
-    }
-
-    fn step(&mut self, step: Option<OrderStep>, now_ms: i64) {
-        if let Some(step) = step {
-            self.detector.on_order(step, now_ms, &mut self.events);
-        }
     }
 
     /// Every valid update is history, whatever its flag.

@@ -101,13 +101,9 @@ pub fn build<R: RecordReader>(
     let complete = Handle::new();
     let decoded = read_inputs::read_inputs(scope, feeds, complete.clone(), Rc::clone(&context));
     let steps = resolve_orders::resolve_orders(decoded.orders);
-    let events = detect_epochs::detect_epochs(
-        decoded.updates,
-        steps,
-        decoded.fences,
-        Rc::clone(&context),
-    )
-    .probe_with(&complete);
+    let events =
+        detect_epochs::detect_epochs(decoded.updates, steps, decoded.fences, Rc::clone(&context))
+            .probe_with(&complete);
     collect_epoch::collect_epoch(events, decoded.dead_letters, decoded.ranges, context);
     complete
 }

@@ -78,7 +78,9 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
         let mut feeds: Vec<FeedState<R>> = feeds.into_iter().map(FeedState::new).collect();
         let mut out = Outboxes::default();
         move |_frontiers| {
-            let Some(held) = &mut capabilities else { return };
+            let Some(held) = &mut capabilities else {
+                return;
+            };
             let wall_ms = (context.clock)();
             let frontier = complete.with_frontier(|frontier| frontier.first().copied());
             let mut polled = 0;
@@ -86,24 +88,28 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
                 match feed.poll(&mut out, frontier, wall_ms, &context) {
                     Ok(count) => polled += count,
                     Err(error) => {
-                        (context.fail)(format!(
-                            "could not read {}: {error}",
-                            feed.input.topic()
-                        ));
+                        (context.fail)(format!("could not read {}: {error}", feed.input.topic()));
                         // What is incomplete must not look complete: the capabilities stay.
                         return;
                     }
                 }
             }
 
-            let [updates_cap, orders_cap, fences_cap, dead_letters_cap, ranges_cap] = &held[..]
+            let [
+                updates_cap,
+                orders_cap,
+                fences_cap,
+                dead_letters_cap,
+                ranges_cap,
+            ] = &held[..]
             else {
                 unreachable!("a capability for each of the five outputs")
             };
             out.updates.send(&mut updates_out.activate(), updates_cap);
             out.orders.send(&mut orders_out.activate(), orders_cap);
             out.fences.send(&mut fences_out.activate(), fences_cap);
-            out.dead_letters.send(&mut dead_letters_out.activate(), dead_letters_cap);
+            out.dead_letters
+                .send(&mut dead_letters_out.activate(), dead_letters_cap);
             out.ranges.send(&mut ranges_out.activate(), ranges_cap);
 
             // A worker without partitions holds nothing back.
@@ -123,7 +129,13 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
         }
     });
 
-    Decoded { updates, orders, fences, dead_letters, ranges }
+    Decoded {
+        updates,
+        orders,
+        fences,
+        dead_letters,
+        ranges,
+    }
 }
 
 /// Values waiting to be sent, by epoch.
@@ -139,7 +151,12 @@ impl<T> Default for Outbox<T> {
 
 impl<T: 'static> Outbox<T> {
     fn push(&mut self, epoch: Epoch, value: T) {
-        match self.epochs.iter_mut().rev().find(|(other, _)| *other == epoch) {
+        match self
+            .epochs
+            .iter_mut()
+            .rev()
+            .find(|(other, _)| *other == epoch)
+        {
             Some((_, values)) => values.push(value),
             None => self.epochs.push((epoch, vec![value])),
         }
@@ -152,7 +169,9 @@ impl<T: 'static> Outbox<T> {
         capability: &Capability<u64>,
     ) {
         for (epoch, mut values) in self.epochs.drain(..) {
-            output.session(&capability.delayed(&epoch.0)).give_container(&mut values);
+            output
+                .session(&capability.delayed(&epoch.0))
+                .give_container(&mut values);
         }
     }
 }
@@ -168,7 +187,10 @@ struct Outboxes {
 
 impl Outboxes {
     fn decode(&mut self, record: &Record<'_>, epoch: Epoch, at_ms: TimeMs, context: &Context) {
-        let place = Place { at_ms, source: record.source };
+        let place = Place {
+            at_ms,
+            source: record.source,
+        };
         let outcome = match record.source.input {
             Input::Updates => {
                 wire::decode_update(record.value, place, record.timestamp_ms, &context.limits)
@@ -226,20 +248,34 @@ impl PartitionState {
             }
             self.ahead_total += count;
             let partition = self.partition;
-            ranges.push(epoch, OffsetRange { input, partition, first, next });
+            ranges.push(
+                epoch,
+                OffsetRange {
+                    input,
+                    partition,
+                    first,
+                    next,
+                },
+            );
         }
     }
 
     /// Forgets what detection has finished; says whether the partition should be paused.
     fn is_too_far_ahead(&mut self, frontier: Option<u64>) -> bool {
-        let Some(frontier) = frontier else { return false };
+        let Some(frontier) = frontier else {
+            return false;
+        };
         while let Some((epoch, count)) = self.ahead.front().copied()
             && epoch.0 < frontier
         {
             self.ahead.pop_front();
             self.ahead_total -= count;
         }
-        let resume_below = if self.paused { AHEAD_LIMIT / 2 } else { AHEAD_LIMIT };
+        let resume_below = if self.paused {
+            AHEAD_LIMIT / 2
+        } else {
+            AHEAD_LIMIT
+        };
         self.ahead_total > resume_below && self.clock.floor().0 > frontier
     }
 }
@@ -259,7 +295,11 @@ impl<R: RecordReader> FeedState<R> {
             })
             .collect();
         partitions.sort_by_key(|state| state.partition);
-        Self { input: feed.input, reader: feed.reader, partitions }
+        Self {
+            input: feed.input,
+            reader: feed.reader,
+            partitions,
+        }
     }
 
     fn floors(&self) -> impl Iterator<Item = Epoch> + '_ {
@@ -281,14 +321,20 @@ impl<R: RecordReader> FeedState<R> {
             }
         }
 
-        let Self { input, reader, partitions } = self;
+        let Self {
+            input,
+            reader,
+            partitions,
+        } = self;
         let input = *input;
         let mut records = 0;
         let polled = reader.poll(BATCH, &mut |polled| match polled {
             Polled::Record(record) => {
                 let state = find(partitions, record.source.partition);
                 let (epoch, at_ms) =
-                    state.clock.admit(record.source.offset, record.timestamp_ms, wall_ms);
+                    state
+                        .clock
+                        .admit(record.source.offset, record.timestamp_ms, wall_ms);
                 let next = record.source.offset + 1;
                 match &mut state.range {
                     Some((open, _, end)) if *open == epoch => *end = next,

@@ -17,8 +17,7 @@ use crate::model::OrderChange;
 pub(super) fn resolve_orders<'scope>(
     orders: StreamVec<'scope, u64, OrderChange>,
 ) -> StreamVec<'scope, u64, OrderStep> {
-    let by_order =
-        Exchange::new(|change: &OrderChange| key_group(change.id.0.as_bytes()));
+    let by_order = Exchange::new(|change: &OrderChange| key_group(change.id.0.as_bytes()));
     orders.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
         by_order,
         "resolve_orders",

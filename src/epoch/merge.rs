@@ -34,12 +34,22 @@ impl PartitionClock {
     pub fn new(interval_ms: u64, start_offset: i64, committed: Option<(Epoch, i64)>) -> Self {
         let (floor, replay) = match committed {
             None => (Epoch(0), None),
-            Some((last, next)) if start_offset < next => {
-                (Epoch(0), Some(Replay { last, until_offset: next }))
-            }
+            Some((last, next)) if start_offset < next => (
+                Epoch(0),
+                Some(Replay {
+                    last,
+                    until_offset: next,
+                }),
+            ),
             Some((last, _)) => (Epoch(last.0 + 1), None),
         };
-        Self { interval_ms, floor, latest_ms: 0, at_end: false, replay }
+        Self {
+            interval_ms,
+            floor,
+            latest_ms: 0,
+            at_end: false,
+            replay,
+        }
     }
 
     /// The earliest epoch that this partition may still add to.
@@ -61,9 +71,10 @@ impl PartitionClock {
             None => by_time,
         };
         self.floor = self.floor.max(epoch);
-        let at_ms = self
-            .latest_ms
-            .clamp(self.floor.start_ms(self.interval_ms), self.floor.now_ms(self.interval_ms) - 1);
+        let at_ms = self.latest_ms.clamp(
+            self.floor.start_ms(self.interval_ms),
+            self.floor.now_ms(self.interval_ms) - 1,
+        );
         (self.floor, at_ms)
     }
 
@@ -107,7 +118,10 @@ mod tests {
 
     #[test]
     fn a_record_ahead_of_the_wall_clock_stands_at_the_end_of_the_wall_clocks_epoch() {
-        assert_eq!(fresh().admit(0, 5_000_000, WALL), (Epoch(10_000), 1_000_099));
+        assert_eq!(
+            fresh().admit(0, 5_000_000, WALL),
+            (Epoch(10_000), 1_000_099)
+        );
     }
 
     #[test]
@@ -125,9 +139,16 @@ mod tests {
         let mut clock = fresh();
         clock.reached_end();
         clock.follow(WALL);
-        assert_eq!(clock.admit(0, WALL - 250, WALL + 20), (Epoch(10_000), 1_000_000));
+        assert_eq!(
+            clock.admit(0, WALL - 250, WALL + 20),
+            (Epoch(10_000), 1_000_000)
+        );
         clock.follow(WALL + 500);
-        assert_eq!(clock.floor(), Epoch(10_000), "a partition with unread records stays");
+        assert_eq!(
+            clock.floor(),
+            Epoch(10_000),
+            "a partition with unread records stays"
+        );
     }
 
     #[test]

@@ -119,10 +119,19 @@ pub fn partitions_of(brokers: &str, topics: &[&str]) -> Result<Vec<Partitions>, 
         .map(|topic| {
             let metadata = consumer
                 .fetch_metadata(Some(topic), ANSWER_TIMEOUT)
-                .map_err(|cause| KafkaError::Unreachable { brokers: brokers.into(), cause })?;
-            let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+                .map_err(|cause| KafkaError::Unreachable {
+                    brokers: brokers.into(),
+                    cause,
+                })?;
+            let count = metadata
+                .topics()
+                .first()
+                .map_or(0, |topic| topic.partitions().len());
             if count == 0 {
-                Err(KafkaError::MissingTopic { topic: (*topic).into(), brokers: brokers.into() })
+                Err(KafkaError::MissingTopic {
+                    topic: (*topic).into(),
+                    brokers: brokers.into(),
+                })
             } else {
                 Ok(Partitions(count as i32))
             }

@@ -99,11 +99,20 @@ impl Committer {
     /// # Errors
     /// Only what no retry can mend.
     pub fn commit(&mut self, epochs: &[EpochToCommit]) -> Result<Committed, CommitError> {
-        let newest = epochs.last().expect("there is an epoch to commit").record.epoch;
+        let newest = epochs
+            .last()
+            .expect("there is an epoch to commit")
+            .record
+            .epoch;
         let mut waiting = epochs;
         for attempts in 1.. {
             match self.attempt(waiting)? {
-                Attempt::Done => return Ok(Committed { epoch: newest, attempts }),
+                Attempt::Done => {
+                    return Ok(Committed {
+                        epoch: newest,
+                        attempts,
+                    });
+                }
                 Attempt::Unclear(error) => {
                     tracing::warn!(
                         "commit of epochs to {} has no clear outcome ({error}); asking the log",
@@ -113,8 +122,13 @@ impl Committer {
             }
             let newest_known = self.start_over()?;
             let own = waiting[0].record.generation;
-            if newest_known.as_ref().is_some_and(|record| record.generation > own) {
-                return Err(CommitError::Fenced { pipeline: self.pipeline.clone() });
+            if newest_known
+                .as_ref()
+                .is_some_and(|record| record.generation > own)
+            {
+                return Err(CommitError::Fenced {
+                    pipeline: self.pipeline.clone(),
+                });
             }
             let committed = newest_known.map(|record| record.epoch);
             let known = waiting
@@ -123,7 +137,10 @@ impl Committer {
                 .count();
             waiting = &waiting[known..];
             if waiting.is_empty() {
-                return Ok(Committed { epoch: newest, attempts });
+                return Ok(Committed {
+                    epoch: newest,
+                    attempts,
+                });
             }
         }
         unreachable!("the attempts don't end")
@@ -146,16 +163,23 @@ impl Committer {
             for event in &epoch.events {
                 let mut headers = OwnedHeaders::new();
                 for (key, value) in event.headers() {
-                    headers = headers.insert(Header { key, value: Some(value) });
+                    headers = headers.insert(Header {
+                        key,
+                        value: Some(value),
+                    });
                 }
-                let record: BaseRecord<'_, str, [u8]> =
-                    BaseRecord::to(NOTIFICATIONS).key(event.key.as_str()).payload(&event.data);
+                let record: BaseRecord<'_, str, [u8]> = BaseRecord::to(NOTIFICATIONS)
+                    .key(event.key.as_str())
+                    .payload(&event.data);
                 self.send(record.headers(headers), deadline)?;
             }
             for letter in &epoch.dead_letters {
                 let mut headers = OwnedHeaders::new();
                 for (key, value) in &dead_letter_headers(letter) {
-                    headers = headers.insert(Header { key, value: Some(value.as_str()) });
+                    headers = headers.insert(Header {
+                        key,
+                        value: Some(value.as_str()),
+                    });
                 }
                 let mut record: BaseRecord<'_, [u8], [u8]> =
                     BaseRecord::to(DEAD_LETTERS).headers(headers);
@@ -167,7 +191,10 @@ impl Committer {
                 .expect("an epoch record is made of numbers and text");
             let key = epoch.record.key();
             self.send(
-                BaseRecord::to(&self.log_topic).partition(0).key(&key).payload(&record),
+                BaseRecord::to(&self.log_topic)
+                    .partition(0)
+                    .key(&key)
+                    .payload(&record),
                 deadline,
             )?;
         }
@@ -220,7 +247,9 @@ impl Committer {
             )
         );
         if fenced {
-            Err(CommitError::Fenced { pipeline: self.pipeline.clone() })
+            Err(CommitError::Fenced {
+                pipeline: self.pipeline.clone(),
+            })
         } else if fatal.is_some() || matches!(error, ClientError::Transaction(e) if e.is_fatal()) {
             Err(CommitError::Fatal(error.clone()))
         } else {
@@ -250,8 +279,14 @@ impl Committer {
 fn new_producer(brokers: &str, pipeline: &str) -> Result<BaseProducer<Logged>, CommitError> {
     let producer: BaseProducer<Logged> = base_config(brokers)
         .set("transactional.id", pipeline)
-        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-        .set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .set(
+            "transaction.timeout.ms",
+            TRANSACTION_TIMEOUT.as_millis().to_string(),
+        )
+        .set(
+            "message.timeout.ms",
+            TRANSACTION_TIMEOUT.as_millis().to_string(),
+        )
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
         .set("linger.ms", "1")
@@ -261,6 +296,9 @@ fn new_producer(brokers: &str, pipeline: &str) -> Result<BaseProducer<Logged>, C
         .map_err(KafkaError::failed("make the transactional producer"))?;
     producer
         .init_transactions(Duration::from_secs(30))
-        .map_err(|cause| KafkaError::Unreachable { brokers: brokers.into(), cause })?;
+        .map_err(|cause| KafkaError::Unreachable {
+            brokers: brokers.into(),
+            cause,
+        })?;
     Ok(producer)
 }

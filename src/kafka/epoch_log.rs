@@ -33,7 +33,9 @@ pub fn read_epoch_log(brokers: &str, pipeline: &str) -> Result<Vec<EpochRecord>,
     assignment
         .add_partition_offset(&topic, 0, Offset::Beginning)
         .map_err(KafkaError::failed("name a partition"))?;
-    consumer.assign(&assignment).map_err(KafkaError::failed(format!("assign {topic}")))?;
+    consumer
+        .assign(&assignment)
+        .map_err(KafkaError::failed(format!("assign {topic}")))?;
 
     let mut records = Vec::new();
     let mut deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -54,7 +56,10 @@ pub fn read_epoch_log(brokers: &str, pipeline: &str) -> Result<Vec<EpochRecord>,
             }
             Some(Err(ClientError::PartitionEOF(_))) => return Ok(records),
             Some(Err(cause)) if Instant::now() > deadline => {
-                return Err(KafkaError::Failed { attempt: format!("read {topic}"), cause });
+                return Err(KafkaError::Failed {
+                    attempt: format!("read {topic}"),
+                    cause,
+                });
             }
             None if Instant::now() > deadline => {
                 return Err(KafkaError::Unreachable {

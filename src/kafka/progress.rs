@@ -24,7 +24,10 @@ impl Progress {
         let consumer = reading_config(brokers, pipeline)
             .create_with_context(Logged)
             .map_err(KafkaError::failed("make a Kafka consumer"))?;
-        Ok(Self { consumer, brokers: brokers.into() })
+        Ok(Self {
+            consumer,
+            brokers: brokers.into(),
+        })
     }
 
     /// Commits the next offset of each partition.
@@ -50,7 +53,10 @@ impl Progress {
         let (_, high) = self
             .consumer
             .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
-            .map_err(|cause| KafkaError::Unreachable { brokers: self.brokers.clone(), cause })?;
+            .map_err(|cause| KafkaError::Unreachable {
+                brokers: self.brokers.clone(),
+                cause,
+            })?;
         Ok((high - next).max(0))
     }
 }

@@ -64,8 +64,15 @@ pub fn start_offsets(
         .map(|&(partition, wanted)| {
             let (first, _) = consumer
                 .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
-                .map_err(|cause| KafkaError::Unreachable { brokers: brokers.into(), cause })?;
-            Ok(StartOffset { partition, offset: wanted.unwrap_or(first).max(first), first })
+                .map_err(|cause| KafkaError::Unreachable {
+                    brokers: brokers.into(),
+                    cause,
+                })?;
+            Ok(StartOffset {
+                partition,
+                offset: wanted.unwrap_or(first).max(first),
+                first,
+            })
         })
         .collect()
 }
@@ -92,7 +99,10 @@ pub fn offsets_since(
     }
     let found = consumer
         .offsets_for_times(asked, ANSWER_TIMEOUT)
-        .map_err(|cause| KafkaError::Unreachable { brokers: brokers.into(), cause })?;
+        .map_err(|cause| KafkaError::Unreachable {
+            brokers: brokers.into(),
+            cause,
+        })?;
     Ok(found
         .elements()
         .iter()
@@ -139,7 +149,10 @@ impl Reader {
         }
         consumer
             .assign(&assignment)
-            .map_err(KafkaError::failed(format!("assign partitions of {}", input.topic())))?;
+            .map_err(KafkaError::failed(format!(
+                "assign partitions of {}",
+                input.topic()
+            )))?;
         Ok(Self { consumer, input })
     }
 }
@@ -147,11 +160,7 @@ impl Reader {
 impl RecordReader for Reader {
     type Error = ReadError;
 
-    fn poll(
-        &mut self,
-        max: usize,
-        visit: &mut dyn FnMut(Polled<'_>),
-    ) -> Result<usize, ReadError> {
+    fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
         for count in 0..max {
             match self.consumer.poll(Duration::ZERO) {
                 None => return Ok(count),
@@ -177,8 +186,11 @@ impl RecordReader for Reader {
     fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), ReadError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.input.topic(), partition);
-        let outcome =
-            if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        let outcome = if paused {
+            self.consumer.pause(&list)
+        } else {
+            self.consumer.resume(&list)
+        };
         outcome.map_err(|cause| ReadError::Pause { partition, cause })
     }
 }

@@ -99,7 +99,11 @@ impl CommitLoop {
 
     fn has_room(&self) -> bool {
         let outputs = self.waiting_events.len()
-            + self.waiting.iter().map(|epoch| epoch.dead_letters.len()).sum::<usize>();
+            + self
+                .waiting
+                .iter()
+                .map(|epoch| epoch.dead_letters.len())
+                .sum::<usize>();
         outputs < OUTPUTS_TOGETHER && self.waiting.len() < EPOCHS_TOGETHER
     }
 
@@ -136,7 +140,15 @@ impl CommitLoop {
             .next
             .iter()
             .map(|(&(input, partition), &next)| {
-                ((input, partition), OffsetRange { input, partition, first: next, next })
+                (
+                    (input, partition),
+                    OffsetRange {
+                        input,
+                        partition,
+                        first: next,
+                        next,
+                    },
+                )
             })
             .collect();
         for range in output.ranges {
@@ -154,7 +166,11 @@ impl CommitLoop {
             hash: hash.value(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        self.waiting.push(EpochToCommit { record, events, dead_letters: output.dead_letters });
+        self.waiting.push(EpochToCommit {
+            record,
+            events,
+            dead_letters: output.dead_letters,
+        });
         self.waiting_events.extend(output.events);
     }
 
@@ -177,13 +193,17 @@ impl CommitLoop {
     fn count(&self, began: Instant) {
         let metrics = &self.parts.metrics;
         let now_ms = wall_clock_ms();
-        metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        metrics
+            .commit_seconds
+            .observe(began.elapsed().as_secs_f64());
         metrics.epochs_committed.inc_by(self.waiting.len() as u64);
         for event in &self.waiting_events {
             metrics.events.add(event.kind, 1);
             if event.cause != Cause::Timer {
                 let latency_ms = (now_ms - event.place.at_ms).max(0);
-                metrics.event_latency_seconds.observe(latency_ms as f64 / 1000.0);
+                metrics
+                    .event_latency_seconds
+                    .observe(latency_ms as f64 / 1000.0);
             }
         }
         for letter in self.waiting.iter().flat_map(|epoch| &epoch.dead_letters) {
@@ -196,7 +216,9 @@ impl CommitLoop {
         let events = std::mem::take(&mut self.waiting_events);
         let later = self.rows.split_off(&Epoch(committed.0 + 1));
         let rows = std::mem::replace(&mut self.rows, later);
-        let Some(writer) = &self.parts.writer else { return Ok(()) };
+        let Some(writer) = &self.parts.writer else {
+            return Ok(());
+        };
 
         for locations in rows.into_values().flatten() {
             writer.send(Rows::Locations(locations))?;

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use timely::CommunicationConfig;
 use timely::WorkerConfig;
-use timely::communication::CommunicationConfig;
 
 use crate::clickhouse;
 use crate::config::Pipeline;
@@ -134,12 +134,8 @@ impl Job {
             control: Arc::clone(&control),
             ended: ended_sender,
         });
-        let progress_thread = progress_loop::spawn(
-            pipeline,
-            offsets,
-            metrics.clone(),
-            Arc::clone(&control),
-        );
+        let progress_thread =
+            progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
         let workers = Workers {
             pipeline: pipeline.clone(),
             readings: start.readings,
@@ -192,7 +188,9 @@ impl Job {
 
     fn end(&mut self) -> Result<(), JobError> {
         let deadline = Instant::now() + STOP_LIMIT;
-        let ended = self.ended.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let ended = self
+            .ended
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()));
         if matches!(ended, Err(RecvTimeoutError::Timeout)) {
             // The threads still wait for Kafka or ClickHouse; the process ends without them.
             self.threads.clear();
@@ -203,9 +201,15 @@ impl Job {
             )));
         }
         for thread in self.threads.drain(..) {
-            thread.join().expect("a panic would have aborted the process");
+            thread
+                .join()
+                .expect("a panic would have aborted the process");
         }
-        let mut failure = self.control.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self
+            .control
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         failure.take().map_or(Ok(()), Err)
     }
 }
@@ -234,9 +238,9 @@ fn abort_on_panic() {
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             default(panic);
-            let in_job = std::thread::current().name().is_some_and(|name| {
-                name.starts_with("timely:") || name.starts_with("riderflow-")
-            });
+            let in_job = std::thread::current()
+                .name()
+                .is_some_and(|name| name.starts_with("timely:") || name.starts_with("riderflow-"));
             if in_job {
                 eprintln!("error: a part of the job has panicked, which is a bug; ending");
                 std::process::abort();
@@ -270,8 +274,9 @@ impl Workers {
                     timely::execute(config, move |worker| self.work(worker, outputs.clone()));
                 match guards {
                     Ok(guards) => drop(guards),
-                    Err(error) => control
-                        .fail(JobError::Failed(format!("could not start the workers: {error}"))),
+                    Err(error) => control.fail(JobError::Failed(format!(
+                        "could not start the workers: {error}"
+                    ))),
                 }
             })
             .expect("the system gives a thread")
@@ -337,7 +342,10 @@ impl Workers {
             if own.is_empty() {
                 continue;
             }
-            let offsets: Vec<_> = own.iter().map(|start| (start.partition, start.offset)).collect();
+            let offsets: Vec<_> = own
+                .iter()
+                .map(|start| (start.partition, start.offset))
+                .collect();
             feeds.push(Feed {
                 input: reading.input,
                 reader: Reader::open(
@@ -348,7 +356,12 @@ impl Workers {
                 )?,
                 partitions: own
                     .iter()
-                    .map(|start| (start.partition, start.clock(self.pipeline.epoch.interval_ms)))
+                    .map(|start| {
+                        (
+                            start.partition,
+                            start.clock(self.pipeline.epoch.interval_ms),
+                        )
+                    })
                     .collect(),
             });
         }

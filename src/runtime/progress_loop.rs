@@ -38,7 +38,10 @@ pub(super) fn spawn(
                 let last_turn = control.stopping();
                 if last_turn || Instant::now() >= next_turn {
                     next_turn = Instant::now() + EVERY;
-                    let now = offsets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let now = offsets
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .clone();
                     if let Err(error) = tell(&progress, &metrics, &told, &now) {
                         tracing::warn!("{error}; trying again");
                     } else {
@@ -64,7 +67,9 @@ fn tell(
         progress.commit(now)?;
     }
     for (&(input, partition), &next) in now {
-        metrics.lag.set(input, partition, progress.lag(input, partition, next)?);
+        metrics
+            .lag
+            .set(input, partition, progress.lag(input, partition, next)?);
     }
     Ok(())
 }

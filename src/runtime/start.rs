@@ -71,18 +71,18 @@ impl Start {
             partitions.extend((0..count).map(|partition| (input, partition)));
             readings.push(reading(brokers, &resume, input, count)?);
         }
-        Ok(Self { committer, resume, readings, partitions })
+        Ok(Self {
+            committer,
+            resume,
+            readings,
+            partitions,
+        })
     }
 }
 
 /// Orders and fences are read whole, since they are state; updates from a while before the
 /// newest committed epoch, or, at the first start, from the first that Kafka holds.
-fn reading(
-    brokers: &str,
-    resume: &Resume,
-    input: Input,
-    count: i32,
-) -> Result<Reading, JobError> {
+fn reading(brokers: &str, resume: &Resume, input: Input, count: i32) -> Result<Reading, JobError> {
     let partitions: Vec<i32> = (0..count).collect();
     let next = |partition| resume.next.get(&(input, partition)).copied();
     let wanted: Vec<(i32, Option<i64>)> = match (input, resume.last) {
@@ -95,10 +95,16 @@ fn reading(
                 })
                 .collect()
         }
-        _ => partitions.iter().map(|&partition| (partition, None)).collect(),
+        _ => partitions
+            .iter()
+            .map(|&partition| (partition, None))
+            .collect(),
     };
     let starts = kafka::start_offsets(brokers, input, &wanted)?;
-    for &kafka::StartOffset { partition, first, .. } in &starts {
+    for &kafka::StartOffset {
+        partition, first, ..
+    } in &starts
+    {
         if let Some(next) = next(partition)
             && input == Input::Updates
             && next < first
