@@ -8,6 +8,7 @@ mod client;
 mod committer;
 mod epoch_log;
 mod progress;
+pub mod ready;
 mod reader;
 
 pub use client::{KafkaError, Partitions, partitions_of};
