@@ -1,1 +1,5 @@
-//! (to come)
+//! Kafka: the only module that imports rdkafka.
+
+pub mod group;
+pub mod producer;
+pub mod routing;
