@@ -187,11 +187,7 @@ impl Member {
     ///
     /// # Errors
     /// Only what no retry helps: librdkafka reconnects by itself.
-    pub fn poll(
-        &self,
-        time: Duration,
-        mut show: impl FnMut(Seen<'_>),
-    ) -> Result<(), GroupError> {
+    pub fn poll(&self, time: Duration, mut show: impl FnMut(Seen<'_>)) -> Result<(), GroupError> {
         let deadline = Instant::now() + time;
         loop {
             let polled = self.inner.poll(time.min(Duration::from_millis(100)));
