@@ -90,7 +90,11 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            match &failure {
+                // Begins with file:line:column, as editors expect it.
+                Failure::Config(error) => eprintln!("{error}"),
+                other => eprintln!("error: {other}"),
+            }
             ExitCode::from(failure.exit_code())
         }
     }
