@@ -7,9 +7,12 @@
 mod client;
 mod committer;
 mod epoch_log;
+pub mod group;
+pub mod producer;
 mod progress;
 pub mod ready;
 mod reader;
+pub mod routing;
 
 pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
