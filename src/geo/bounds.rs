@@ -96,6 +96,23 @@ impl LonLatBox {
         }
     }
 
+    /// One box within ±180 around several, which holds all longitudes if one of them crosses
+    /// the antimeridian; holds nothing if there are none.
+    pub fn hull(boxes: &[Self]) -> Self {
+        boxes.iter().fold(Self::NONE, |all, b| {
+            let (first, second) = b.split();
+            Self::union(&[all, first, second.unwrap_or(first)])
+        })
+    }
+
+    /// Whether a position is in a box within ±180, its boundary included.
+    pub fn holds(&self, position: Position) -> bool {
+        self.contains(Point {
+            x: position.longitude,
+            y: position.latitude,
+        })
+    }
+
     /// The box as one or two boxes within ±180.
     pub(super) fn split(&self) -> (Self, Option<Self>) {
         if self.east - self.west >= 360.0 {
