@@ -10,8 +10,8 @@ mod epoch_log;
 pub mod group;
 pub mod producer;
 mod progress;
-pub mod ready;
 mod reader;
+pub mod ready;
 pub mod routing;
 
 pub use client::{KafkaError, Partitions, partitions_of};

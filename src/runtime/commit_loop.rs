@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::progress_loop::Offsets;
 use super::{Control, JobError, wall_clock_ms};
@@ -23,6 +23,8 @@ use crate::wire;
 /// Outputs of one transaction, at most; and epochs.
 const OUTPUTS_TOGETHER: usize = 20_000;
 const EPOCHS_TOGETHER: usize = 500;
+/// How long rows may take to reach ClickHouse when the job stops.
+const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) struct Parts {
     pub(super) pipeline: Pipeline,
@@ -93,7 +95,10 @@ impl CommitLoop {
         }
         match self.parts.writer {
             None => Ok(()),
-            Some(writer) => Ok(writer.stop()?),
+            Some(writer) => {
+                writer.flush_and_stop(FLUSH_LIMIT)?;
+                Ok(())
+            }
         }
     }
 
@@ -232,7 +237,10 @@ impl CommitLoop {
         let stored: Vec<_> = events
             .into_iter()
             .zip(encoded)
-            .map(|(event, encoded)| StoredEvent::new(event, encoded))
+            .map(|(event, encoded)| {
+                let data = String::from_utf8(encoded.data).expect("JSON is UTF-8");
+                StoredEvent::new(encoded.id, &event, data)
+            })
             .collect();
         if !stored.is_empty() {
             writer.send(Rows::Events(stored))?;

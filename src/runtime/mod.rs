@@ -58,7 +58,7 @@ pub enum JobError {
     Commit(#[from] CommitError),
     /// ClickHouse.
     #[error(transparent)]
-    Clickhouse(#[from] clickhouse::Error),
+    Clickhouse(#[from] clickhouse::WriterError),
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),

@@ -1,6 +1,8 @@
 //! Where a job starts: what the log says, and what Kafka still holds.
 
-use crate::clickhouse;
+use std::sync::Arc;
+
+use crate::clickhouse::{self, Notice, Writer};
 use crate::config::Pipeline;
 use crate::detect::Rules;
 use crate::epoch::{PartitionClock, Resume};
@@ -149,7 +151,41 @@ pub(super) fn open_writer(
     pipeline: &Pipeline,
     generation: u64,
     metrics: &Metrics,
-) -> Result<Option<clickhouse::Writer>, JobError> {
-    let _ = (pipeline, generation, metrics);
-    Ok(None)
+) -> Result<Option<Writer>, JobError> {
+    if !pipeline.clickhouse.enabled {
+        return Ok(None);
+    }
+    let metrics = metrics.clone();
+    let observer = move |notice: &Notice| match notice {
+        Notice::Stored { table, rows, .. } => {
+            metrics.clickhouse_rows.add(table.name(), *rows as u64);
+            metrics.clickhouse_batch_rows.observe(*rows as f64);
+        }
+        Notice::Failed {
+            table,
+            rows,
+            code,
+            error,
+            retry_in,
+            advice,
+        } => {
+            metrics.clickhouse_retries.add(*code);
+            tracing::warn!(
+                "could not store {rows} rows in {}: {error}; {}trying again in {retry_in:?}",
+                table.name(),
+                advice
+                    .map(|advice| format!("{advice}; "))
+                    .unwrap_or_default(),
+            );
+        }
+        Notice::Reconciled {
+            table,
+            rows,
+            present,
+        } => {
+            tracing::info!("{present} of {rows} rows were in {} already", table.name());
+        }
+    };
+    let options = clickhouse::Options::of(pipeline, generation);
+    Ok(Some(Writer::start(options, Some(Arc::new(observer)))?))
 }

@@ -39,11 +39,7 @@ pub fn lab(test: &str) -> Lab {
         let name = binary.file_stem().expect("a file has a name").to_owned();
         let data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = std::fs::remove_dir_all(&data_dir);
-        let options = Options {
-            kafka_heap_mb: 512,
-            quiet: true,
-            ..Options::new(data_dir, RIDERFLOW)
-        };
+        let options = Options::for_tests(data_dir, RIDERFLOW);
         Mutex::new(Services::start(&options).expect("Kafka and ClickHouse start"))
     });
     let services = services.lock().unwrap_or_else(PoisonError::into_inner);
