@@ -103,7 +103,7 @@ impl Context {
                 within(limit, kill).await
             })
             .await
-            .map(|()| ())
+            .copied()
     }
 
     /// The condition of every insert: throws [`FENCED`] once a later generation is there.
@@ -236,7 +236,7 @@ impl Batch<'_> {
         if fault.remedy == Remedy::Report {
             error!(table, rows, code = fault.code, retry_in = ?retry_in,
                 "ClickHouse refuses a batch, which is kept; {advice}: {}", fault.text);
-        } else if backoff.tries() == 1 || backoff.tries() % 10 == 0 {
+        } else if backoff.tries() == 1 || backoff.tries().is_multiple_of(10) {
             warn!(table, rows, code = fault.code, retry_in = ?retry_in,
                 "could not store a batch, trying again: {}", fault.text);
         }
