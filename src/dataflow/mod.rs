@@ -17,6 +17,7 @@
 
 mod collect_epoch;
 mod detect_epochs;
+pub mod graph;
 mod read_inputs;
 mod resolve_orders;
 
