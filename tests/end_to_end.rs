@@ -22,18 +22,25 @@ struct Told {
 }
 
 fn told(topic: &str, partition: i32, offset: i64, event: &str, object: &str, driver: u64) -> Told {
-    Told { id: format!("{topic}/{partition}/{offset}/{event}/{object}/{driver}") }
+    Told {
+        id: format!("{topic}/{partition}/{offset}/{event}/{object}/{driver}"),
+    }
 }
 
 /// The events of one pipeline, in each partition's order.
 fn events_of(lab: &Lab, pipeline: &str) -> Vec<Received> {
     let source = format!("/riderflow/{pipeline}");
     let all = lab.read_all("rider-notifications");
-    all.into_iter().filter(|event| event.header("ce_source") == source).collect()
+    all.into_iter()
+        .filter(|event| event.header("ce_source") == source)
+        .collect()
 }
 
 fn ids(events: &[Received]) -> Vec<String> {
-    events.iter().map(|event| event.header("ce_id").to_owned()).collect()
+    events
+        .iter()
+        .map(|event| event.header("ce_id").to_owned())
+        .collect()
 }
 
 fn update(driver: u64, longitude: f64, latitude: f64, timestamp: i64) -> Vec<u8> {
@@ -54,15 +61,19 @@ fn order(id: &str, driver: u64, status: &str, at: i64) -> Vec<u8> {
 }
 
 fn fence(geometry: Value, properties: Value) -> Vec<u8> {
-    serde_json::to_vec(
-        &json!({"type": "Feature", "geometry": geometry, "properties": properties}),
-    )
-    .expect("JSON")
+    serde_json::to_vec(&json!({"type": "Feature", "geometry": geometry, "properties": properties}))
+        .expect("JSON")
 }
 
 fn square(west: f64, south: f64, side: f64) -> Value {
     let (east, north) = (west + side, south + side);
-    json!([[west, south], [east, south], [east, north], [west, north], [west, south]])
+    json!([
+        [west, south],
+        [east, south],
+        [east, north],
+        [west, north],
+        [west, south]
+    ])
 }
 
 /// The records of the story, and what must come of them.
@@ -88,8 +99,16 @@ fn write_story(sender: &mut Sender) -> Story {
     let mut fences = |id: &str, at: i64, value: Option<Vec<u8>>| {
         sender.send("geofences", 0, at, Some(id.as_bytes()), value.as_deref())
     };
-    fences("f-holed", at(0), Some(fence(holed, json!({"name": "Holed"}))));
-    fences("f-twofold", at(0), Some(fence(twofold.clone(), json!(null))));
+    fences(
+        "f-holed",
+        at(0),
+        Some(fence(holed, json!({"name": "Holed"}))),
+    );
+    fences(
+        "f-twofold",
+        at(0),
+        Some(fence(twofold.clone(), json!(null))),
+    );
     fences("f-disc", at(0), Some(fence(disc, json!({"radius": 200}))));
     // A second fence over driver 7 comes and goes while the driver stands still.
     let added = fences("f-passing", at(65), Some(fence(twofold, json!({}))));
@@ -173,10 +192,17 @@ fn given_records_give_exact_events_and_rows_with_1_2_and_4_workers() {
         let events = events_of(&lab, name);
         for driver in ["7", "453"] {
             let of_driver = |id: &String| id.ends_with(&format!("/{driver}"));
-            let expected: Vec<String> =
-                story.events.iter().map(|told| told.id.clone()).filter(of_driver).collect();
+            let expected: Vec<String> = story
+                .events
+                .iter()
+                .map(|told| told.id.clone())
+                .filter(of_driver)
+                .collect();
             let found: Vec<String> = ids(&events).into_iter().filter(of_driver).collect();
-            assert_eq!(found, expected, "{workers} workers, driver {driver}, in order");
+            assert_eq!(
+                found, expected,
+                "{workers} workers, driver {driver}, in order"
+            );
         }
         check_details(&events, name);
 
@@ -196,7 +222,9 @@ fn given_records_give_exact_events_and_rows_with_1_2_and_4_workers() {
 
 fn check_details(events: &[Received], pipeline: &str) {
     let by_id = |part: &str| {
-        let found = events.iter().find(|event| event.header("ce_id").contains(part));
+        let found = events
+            .iter()
+            .find(|event| event.header("ce_id").contains(part));
         found.unwrap_or_else(|| panic!("no event {part}"))
     };
     let near = by_id("agent.near/o-1.pickup");
@@ -252,7 +280,13 @@ fn write_crowd(sender: &mut Sender) -> usize {
             let event_at = if roll(20) == 0 { at - 30_000 } else { at };
             let value = update(driver, lon, lat, event_at);
             let key = driver.to_string();
-            sender.send("rider-updates", partition, at, Some(key.as_bytes()), Some(&value));
+            sender.send(
+                "rider-updates",
+                partition,
+                at,
+                Some(key.as_bytes()),
+                Some(&value),
+            );
             sent += 1;
         }
     }
@@ -276,9 +310,18 @@ fn a_driver_who_alternates_between_partitions_is_one_driver() {
         let events = events_of(&lab, name);
         let unique: BTreeSet<String> = ids(&events).into_iter().collect();
         assert_eq!(unique.len(), events.len(), "no event twice");
-        assert!(events.len() > sent / 100, "the crowd crosses fences: {}", events.len());
+        assert!(
+            events.len() > sent / 100,
+            "the crowd crosses fences: {}",
+            events.len()
+        );
         // Order within a partition is part of the promise.
-        runs.push(events.iter().map(|e| (e.partition, ids(std::slice::from_ref(e)))).collect());
+        runs.push(
+            events
+                .iter()
+                .map(|e| (e.partition, ids(std::slice::from_ref(e))))
+                .collect(),
+        );
     }
     let first: &Vec<(i32, Vec<String>)> = &runs[0];
     assert_eq!(first, &runs[1], "2 workers tell what 1 tells");
@@ -298,8 +341,7 @@ fn every_bad_message_is_answered_by_its_reason_and_harms_no_good_one() {
             continue; // A compacted topic refuses it itself.
         }
         let at = fixtures::RECEIVED_AT_MS;
-        let offset =
-            sender.send(bad.topic, 0, at, bad.key.as_deref(), bad.value.as_deref());
+        let offset = sender.send(bad.topic, 0, at, bad.key.as_deref(), bad.value.as_deref());
         expected.insert((bad.topic, offset), bad);
         let value = update(9_000 + index as u64, 77.6, 12.9, at);
         good.insert(sender.send("rider-updates", 0, at, Some(b"x"), Some(&value)));
@@ -314,18 +356,30 @@ fn every_bad_message_is_answered_by_its_reason_and_harms_no_good_one() {
     let letters = lab.read_all("rider-updates-dead-letter");
     let mut found = BTreeSet::new();
     for letter in &letters {
-        let at = (letter.header("rf-topic"), letter.header("rf-offset").parse().expect("decimal"));
-        let bad = expected.get(&at).unwrap_or_else(|| panic!("{at:?} was not bad"));
+        let at = (
+            letter.header("rf-topic"),
+            letter.header("rf-offset").parse().expect("decimal"),
+        );
+        let bad = expected
+            .get(&at)
+            .unwrap_or_else(|| panic!("{at:?} was not bad"));
         assert_eq!(letter.header("rf-reason"), bad.reason, "{}", bad.about);
         assert_eq!(letter.key, bad.key, "{}: the key is untouched", bad.about);
-        assert_eq!(letter.value, bad.value, "{}: the bytes are untouched", bad.about);
+        assert_eq!(
+            letter.value, bad.value,
+            "{}: the bytes are untouched",
+            bad.about
+        );
         assert_eq!(letter.header("rf-partition"), "0");
         assert!(found.insert(at), "{}: one dead letter", bad.about);
     }
     assert_eq!(found.len(), expected.len());
 
     let rows = lab.query("SELECT toString(kafka_offset) FROM riderflow.driver_locations");
-    let stored: BTreeSet<i64> = rows.iter().map(|row| row.parse().expect("a number")).collect();
+    let stored: BTreeSet<i64> = rows
+        .iter()
+        .map(|row| row.parse().expect("a number"))
+        .collect();
     assert_eq!(stored, good, "good messages around bad ones are unharmed");
     assert_eq!(rows.len(), good.len());
     let rejected = lab.query(
@@ -404,16 +458,25 @@ fn clickhouse_away_for_20_seconds_delays_only_clickhouse() {
     let job = lab.run(&pipeline, 2);
     let stream = stream(&lab, 30, 2_000);
 
-    wait_until(LONG, "rows come in", || rows_stored(&lab, "driver_locations") > 2_000);
+    wait_until(LONG, "rows come in", || {
+        rows_stored(&lab, "driver_locations") > 2_000
+    });
     lab.services().stop_clickhouse().expect("ClickHouse stops");
     let before = events_of(&lab, "outage").len();
     std::thread::sleep(Duration::from_secs(20));
     let after = events_of(&lab, "outage").len();
-    lab.services().start_clickhouse().expect("ClickHouse starts");
-    assert!(after >= before + 100, "events flow meanwhile: {before}, then {after}");
+    lab.services()
+        .start_clickhouse()
+        .expect("ClickHouse starts");
+    assert!(
+        after >= before + 100,
+        "events flow meanwhile: {before}, then {after}"
+    );
 
     let sent = stream.join().expect("everything was sent");
-    wait_until(LONG, "every row is there", || rows_stored(&lab, "driver_locations") >= sent);
+    wait_until(LONG, "every row is there", || {
+        rows_stored(&lab, "driver_locations") >= sent
+    });
     assert_eq!(job.stop().code(), Some(0));
     assert_each_row_once(&lab, sent, events_of(&lab, "outage").len());
 }
@@ -428,9 +491,15 @@ fn clickhouse_killed_in_mid_insert_gets_every_row_once() {
     let stream = stream(&lab, 8, 10_000);
     for _ in 0..3 {
         let reached = rows_stored(&lab, "driver_locations");
-        wait_until(LONG, "rows come in", || rows_stored(&lab, "driver_locations") > reached);
-        lab.services().kill_clickhouse().expect("ClickHouse is killed");
-        lab.services().start_clickhouse().expect("ClickHouse starts");
+        wait_until(LONG, "rows come in", || {
+            rows_stored(&lab, "driver_locations") > reached
+        });
+        lab.services()
+            .kill_clickhouse()
+            .expect("ClickHouse is killed");
+        lab.services()
+            .start_clickhouse()
+            .expect("ClickHouse starts");
     }
     let sent = stream.join().expect("everything was sent");
     lab.wait_for_no_lag("mid-insert", LONG);
@@ -446,7 +515,9 @@ fn a_broker_restart_loses_and_repeats_nothing() {
     add_square_fence(&lab);
     let mut job = lab.run(&pipeline, 2);
     let stream = stream(&lab, 20, 2_000);
-    wait_until(LONG, "events come", || events_of(&lab, "restart").len() > 100);
+    wait_until(LONG, "events come", || {
+        events_of(&lab, "restart").len() > 100
+    });
 
     lab.services().stop_kafka().expect("Kafka stops");
     std::thread::sleep(Duration::from_secs(2));

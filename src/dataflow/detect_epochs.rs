@@ -53,7 +53,7 @@ pub(super) fn detect_epochs<'scope>(
     fences: StreamVec<'scope, u64, FenceChange>,
     context: Rc<Context>,
 ) -> StreamVec<'scope, u64, Event> {
-    let mut builder = OperatorBuilder::new("detect_epochs".to_owned(), updates.scope());
+    let mut builder = OperatorBuilder::new("detect".to_owned(), updates.scope());
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
     let mut updates = builder.new_input(updates, by_driver);
@@ -142,7 +142,7 @@ impl Judge {
         // Stable, since one record may bring a driver several steps, in their order.
         changes.sort_by_key(Change::place);
         let mut changes = changes.into_iter().peekable();
-        let mut apply = |change, events: &mut _, detector: &mut Detector| match change {
+        let apply = |change, events: &mut _, detector: &mut Detector| match change {
             Change::Fence(change) => detector.on_fence(change, now_ms, events),
             Change::Order(step) => detector.on_order(step, now_ms, events),
         };

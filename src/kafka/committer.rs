@@ -15,7 +15,7 @@ use super::client::{KafkaError, Logged, base_config};
 use super::{DEAD_LETTERS, NOTIFICATIONS, epoch_log_topic, read_epoch_log};
 use crate::epoch::EpochRecord;
 use crate::model::{DeadLetter, Epoch};
-use crate::wire::{EncodedEvent, dead_letter_headers};
+use crate::wire::{EncodedEvent, ce_source, dead_letter_headers};
 
 /// A transaction that is open for longer is ended by the broker.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -70,6 +70,7 @@ pub struct Committer {
     brokers: String,
     pipeline: String,
     log_topic: String,
+    ce_source: String,
     producer: BaseProducer<Logged>,
 }
 
@@ -89,6 +90,7 @@ impl Committer {
             brokers: brokers.into(),
             pipeline: pipeline.into(),
             log_topic: epoch_log_topic(pipeline),
+            ce_source: ce_source(pipeline),
             producer: new_producer(brokers, pipeline)?,
         })
     }
@@ -162,7 +164,7 @@ impl Committer {
         for epoch in epochs {
             for event in &epoch.events {
                 let mut headers = OwnedHeaders::new();
-                for (key, value) in event.headers() {
+                for (key, value) in event.headers(&self.ce_source) {
                     headers = headers.insert(Header {
                         key,
                         value: Some(value),

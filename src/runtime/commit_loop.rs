@@ -127,11 +127,7 @@ impl CommitLoop {
     fn encode(&mut self, output: EpochOutput) {
         let interval_ms = self.parts.pipeline.epoch.interval_ms;
         let mut hash = OutputHash::default();
-        let events: Vec<_> = output
-            .events
-            .iter()
-            .map(|event| wire::encode_event(event, &self.parts.pipeline.name))
-            .collect();
+        let events: Vec<_> = output.events.iter().map(wire::encode_event).collect();
         for event in &events {
             hash.add(&[event.id.as_bytes(), &event.data]);
         }

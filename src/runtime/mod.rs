@@ -59,6 +59,9 @@ pub enum JobError {
     /// ClickHouse.
     #[error(transparent)]
     Clickhouse(#[from] clickhouse::WriterError),
+    /// ClickHouse's tables.
+    #[error(transparent)]
+    Tables(#[from] clickhouse::migrate::MigrateError),
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::clickhouse::{self, Notice, Writer};
+use crate::clickhouse::migrate::{self, MigrateError};
+use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
 use crate::detect::Rules;
 use crate::epoch::{PartitionClock, Resume};
@@ -141,8 +142,19 @@ pub(super) fn limits(pipeline: &Pipeline) -> Limits {
 }
 
 pub(super) fn rules(pipeline: &Pipeline) -> Rules {
-    let _ = pipeline;
-    Rules::default()
+    Rules {
+        near_m: pipeline.orders.near_m,
+        near_repeat: pipeline.orders.near_repeat,
+        rearm_m: pipeline.orders.rearm_m,
+        arrive_m: pipeline.orders.arrive_m,
+        arrive_s: pipeline.orders.arrive_s,
+        depart_m: pipeline.orders.depart_m,
+        silent_s: pipeline.drivers.silent_s,
+        crossing_gap_s: pipeline.fences.crossing_gap_s,
+        max_speed_mps: pipeline.updates.max_speed_mps,
+        max_accuracy_m: pipeline.updates.max_accuracy_m,
+        lateness_s: pipeline.updates.lateness_s,
+    }
 }
 
 /// Starts the writer, after a look at the tables. A ClickHouse that is away is waited for by
@@ -154,6 +166,13 @@ pub(super) fn open_writer(
 ) -> Result<Option<Writer>, JobError> {
     if !pipeline.clickhouse.enabled {
         return Ok(None);
+    }
+    match migrate::verify(&Server::of(pipeline), clickhouse::DATABASE) {
+        Ok(()) => {}
+        Err(error @ MigrateError::Unreachable { .. }) => {
+            tracing::warn!("{error}; events do not wait for it");
+        }
+        Err(error) => return Err(error.into()),
     }
     let metrics = metrics.clone();
     let observer = move |notice: &Notice| match notice {
@@ -169,7 +188,7 @@ pub(super) fn open_writer(
             retry_in,
             advice,
         } => {
-            metrics.clickhouse_retries.add(*code);
+            metrics.clickhouse_retries.add(*code, 1);
             tracing::warn!(
                 "could not store {rows} rows in {}: {error}; {}trying again in {retry_in:?}",
                 table.name(),

@@ -1,7 +1,7 @@
 //! What the tests over real services share: one Kafka and one ClickHouse a test binary, fresh
 //! topics and tables for each test, and the job as a child process.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::services::{Options, Services};
@@ -43,8 +43,15 @@ pub fn lab(test: &str) -> Lab {
         Mutex::new(Services::start(&options).expect("Kafka and ClickHouse start"))
     });
     let services = services.lock().unwrap_or_else(PoisonError::into_inner);
-    let lab = Lab { services, folder: tempfile::tempdir().expect("a folder") };
-    eprintln!("{test}: kafka {}, clickhouse {}", lab.brokers(), lab.clickhouse());
+    let lab = Lab {
+        services,
+        folder: tempfile::tempdir().expect("a folder"),
+    };
+    eprintln!(
+        "{test}: kafka {}, clickhouse {}",
+        lab.brokers(),
+        lab.clickhouse()
+    );
     lab.drop_everything();
     lab
 }
@@ -68,8 +75,10 @@ impl Lab {
         let topics = self.topics();
         if !topics.is_empty() {
             let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("tokio");
             runtime
                 .block_on(admin.delete_topics(&names, &AdminOptions::new()))
                 .expect("topics are deleted");
@@ -81,7 +90,10 @@ impl Lab {
     fn topics(&self) -> Vec<String> {
         let consumer: BaseConsumer = config(&self.brokers()).create().expect("a client");
         let metadata = consumer.fetch_metadata(None, ANSWER).expect("metadata");
-        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        let names = metadata
+            .topics()
+            .iter()
+            .map(|topic| topic.name().to_owned());
         names.filter(|name| !name.starts_with("__")).collect()
     }
 
@@ -104,15 +116,29 @@ impl Lab {
     }
 
     pub fn init(&self, pipeline: &Path) {
-        let output = self.command().arg("init").arg(pipeline).output().expect("init runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .command()
+            .arg("init")
+            .arg(pipeline)
+            .output()
+            .expect("init runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     pub fn run(&self, pipeline: &Path, workers: usize) -> Running {
         let mut command = self.command();
-        command.arg("run").arg(pipeline).args(["-w", &workers.to_string()]);
+        command
+            .arg("run")
+            .arg(pipeline)
+            .args(["-w", &workers.to_string()]);
         command.args(["--http", "127.0.0.1:0"]);
-        Running { child: command.spawn().expect("the job starts") }
+        Running {
+            child: command.spawn().expect("the job starts"),
+        }
     }
 
     /// One column of text from ClickHouse, a line a row.
@@ -122,7 +148,10 @@ impl Lab {
 
     pub fn sender(&self) -> Sender {
         let producer = config(&self.brokers()).create().expect("a producer");
-        Sender { producer, next: BTreeMap::new() }
+        Sender {
+            producer,
+            next: BTreeMap::new(),
+        }
     }
 
     /// All committed messages of a topic, in order of partition and offset.
@@ -132,18 +161,24 @@ impl Lab {
 
     /// Waits until the consumer group `group` has committed the end of every input.
     pub fn wait_for_no_lag(&self, group: &str, timeout: Duration) {
-        wait_until(timeout, "the group has no lag", || self.lag(group) == Some(0));
+        wait_until(timeout, "the group has no lag", || {
+            self.lag(group) == Some(0)
+        });
     }
 
     /// What an ordinary lag tool would say; `None` before the group's first commit.
     pub fn lag(&self, group: &str) -> Option<i64> {
-        let consumer: BaseConsumer =
-            config(&self.brokers()).set("group.id", group).create().expect("a client");
+        let consumer: BaseConsumer = config(&self.brokers())
+            .set("group.id", group)
+            .create()
+            .expect("a client");
         let mut total = 0;
         for topic in ["rider-updates", "orders", "geofences"] {
             let metadata = consumer.fetch_metadata(Some(topic), ANSWER).ok()?;
             for partition in metadata.topics().first()?.partitions() {
-                let (low, high) = consumer.fetch_watermarks(topic, partition.id(), ANSWER).ok()?;
+                let (low, high) = consumer
+                    .fetch_watermarks(topic, partition.id(), ANSWER)
+                    .ok()?;
                 let mut list = TopicPartitionList::new();
                 list.add_partition(topic, partition.id());
                 let committed = consumer.committed_offsets(list, ANSWER).ok()?;
@@ -186,7 +221,10 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the job did not stop within 30 s");
+            assert!(
+                Instant::now() < deadline,
+                "the job did not stop within 30 s"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -215,8 +253,9 @@ impl Sender {
         value: Option<&[u8]>,
     ) -> i64 {
         loop {
-            let mut record: BaseRecord<'_, [u8], [u8]> =
-                BaseRecord::to(topic).partition(partition).timestamp(timestamp_ms);
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic)
+                .partition(partition)
+                .timestamp(timestamp_ms);
             record.key = key;
             record.payload = value;
             match self.producer.send(record) {
@@ -231,7 +270,9 @@ impl Sender {
     }
 
     pub fn flush(&self) {
-        self.producer.flush(ANSWER).expect("the broker takes everything");
+        self.producer
+            .flush(ANSWER)
+            .expect("the broker takes everything");
     }
 }
 
@@ -262,22 +303,35 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
         .set("isolation.level", "read_committed")
         .create()
         .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).expect("metadata");
-    let mut open: Vec<i32> =
-        metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    let metadata = consumer
+        .fetch_metadata(Some(topic), ANSWER)
+        .expect("metadata");
+    let mut open: Vec<i32> = metadata.topics()[0]
+        .partitions()
+        .iter()
+        .map(|partition| partition.id())
+        .collect();
     let mut list = TopicPartitionList::new();
     for &partition in &open {
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("an offset");
     }
     consumer.assign(&list).expect("assigned");
     let mut all = Vec::new();
     let deadline = Instant::now() + ANSWER;
     while !open.is_empty() {
-        assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+        assert!(
+            Instant::now() < deadline,
+            "{topic} could not be read to its end"
+        );
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let mut headers = BTreeMap::new();
-                for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+                for header in message
+                    .headers()
+                    .into_iter()
+                    .flat_map(|headers| headers.iter())
+                {
                     let value = header.value.unwrap_or_default();
                     headers.insert(
                         header.key.to_owned(),
@@ -302,7 +356,9 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
 
 fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("message.max.bytes", "4194304");
+    config
+        .set("bootstrap.servers", brokers)
+        .set("message.max.bytes", "4194304");
     config
 }
 
@@ -315,9 +371,17 @@ pub fn try_query(url: &str, sql: &str) -> Result<Vec<String>, String> {
     let client = clickhouse::Client::default().with_url(url);
     runtime.block_on(async {
         if sql.trim_start().to_uppercase().starts_with("SELECT") {
-            client.query(sql).fetch_all::<String>().await.map_err(|error| error.to_string())
+            client
+                .query(sql)
+                .fetch_all::<String>()
+                .await
+                .map_err(|error| error.to_string())
         } else {
-            client.query(sql).execute().await.map_err(|error| error.to_string())?;
+            client
+                .query(sql)
+                .execute()
+                .await
+                .map_err(|error| error.to_string())?;
             Ok(Vec::new())
         }
     })
@@ -326,7 +390,10 @@ pub fn try_query(url: &str, sql: &str) -> Result<Vec<String>, String> {
 pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + timeout;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {timeout:?} in vain: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {timeout:?} in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
