@@ -11,11 +11,13 @@
 //! | [`migrate`] | the numbered migrations and the comparison of tables with them |
 //! | `rows` | one struct a table, and the conversion from the model |
 //! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
+//! | [`ask`] | answers as text |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
 //! | `insert` | one batch until it is stored: tries, back-off |
 //! | `reconcile` | after an answer was lost: which rows of a batch are there |
 //! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
 
+mod ask;
 mod batches;
 mod fault;
 mod insert;
@@ -24,6 +26,7 @@ mod reconcile;
 mod rows;
 pub mod writer;
 
+pub use ask::ask;
 pub use writer::{
     Notice, Observer, Options, Rows, Stats, StoredEvent, Summary, Table, Writer, WriterError,
 };

@@ -1,13 +1,7 @@
 //! Reads the epoch log back.
 
-use std::time::{Duration, Instant};
-
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, reading_config};
+use super::client::KafkaError;
+use super::history::read_to_end;
 use crate::epoch::EpochRecord;
 
 /// The name of a pipeline's epoch log; one partition.
@@ -25,49 +19,18 @@ pub fn epoch_log_topic(pipeline: &str) -> String {
 /// never skipped.
 pub fn read_epoch_log(brokers: &str, pipeline: &str) -> Result<Vec<EpochRecord>, KafkaError> {
     let topic = epoch_log_topic(pipeline);
-    let consumer: BaseConsumer<Logged> = reading_config(brokers, pipeline)
-        .set("fetch.wait.max.ms", "10")
-        .create_with_context(Logged)
-        .map_err(KafkaError::failed("make a Kafka consumer"))?;
-    let mut assignment = TopicPartitionList::new();
-    assignment
-        .add_partition_offset(&topic, 0, Offset::Beginning)
-        .map_err(KafkaError::failed("name a partition"))?;
-    consumer
-        .assign(&assignment)
-        .map_err(KafkaError::failed(format!("assign {topic}")))?;
-
     let mut records = Vec::new();
-    let mut deadline = Instant::now() + ANSWER_TIMEOUT;
-    loop {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                let bytes = message.payload().unwrap_or_default();
-                let record = serde_json::from_slice(bytes).map_err(|error| KafkaError::Failed {
-                    attempt: format!(
-                        "understand the epoch record {topic}[0]@{} ({error}); was it written by a \
-                         newer riderflow?",
-                        message.offset()
-                    ),
-                    cause: ClientError::NoMessageReceived,
-                })?;
-                records.push(record);
-                deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut unread = None;
+    read_to_end(brokers, &topic, &mut |message| {
+        match serde_json::from_slice(message.value.unwrap_or_default()) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                unread.get_or_insert((message.offset, error));
             }
-            Some(Err(ClientError::PartitionEOF(_))) => return Ok(records),
-            Some(Err(cause)) if Instant::now() > deadline => {
-                return Err(KafkaError::Failed {
-                    attempt: format!("read {topic}"),
-                    cause,
-                });
-            }
-            None if Instant::now() > deadline => {
-                return Err(KafkaError::Unreachable {
-                    brokers: brokers.into(),
-                    cause: ClientError::NoMessageReceived,
-                });
-            }
-            Some(Err(_)) | None => {}
         }
+    })?;
+    match unread {
+        None => Ok(records),
+        Some((offset, error)) => Err(KafkaError::UnknownRecord { topic, offset, error }),
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod committer;
 mod epoch_log;
 pub mod group;
+mod history;
 pub mod producer;
 mod progress;
 mod reader;
@@ -17,6 +18,7 @@ pub mod routing;
 pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
 pub use epoch_log::{epoch_log_topic, read_epoch_log};
+pub use history::{PastRecord, read_to_end};
 pub use progress::Progress;
 pub use reader::{ReadError, Reader, StartOffset, offsets_since, start_offsets};
 
