@@ -12,6 +12,7 @@ mod run;
 mod signals;
 mod simulate;
 mod tail;
+mod target;
 mod up;
 
 use std::process::ExitCode;

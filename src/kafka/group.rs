@@ -7,11 +7,13 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::client::{KafkaError, Logged, base_config, partitions_of};
 
 /// What a group member reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,50 +26,6 @@ pub struct Settings {
     pub topic: String,
     /// Where a group without committed offsets begins: at the first record, else at the next.
     pub from_beginning: bool,
-}
-
-/// What went wrong, with the broker and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum GroupError {
-    /// The client refuses its settings.
-    #[error("could not join group {group} at {brokers}: {detail}")]
-    Settings {
-        /// The bootstrap servers.
-        brokers: String,
-        /// The group.
-        group: String,
-        /// librdkafka's words.
-        detail: String,
-    },
-    /// No broker answers.
-    #[error(
-        "could not reach Kafka at {brokers}: {detail}; start one with `riderflow up`, or set \
-         --brokers or RIDERFLOW_KAFKA"
-    )]
-    Unreachable {
-        /// The bootstrap servers.
-        brokers: String,
-        /// librdkafka's words.
-        detail: String,
-    },
-    /// The broker has no such topic.
-    #[error("Kafka at {brokers} has no topic {topic}; create it with `riderflow init PIPELINE`")]
-    NoTopic {
-        /// The bootstrap servers.
-        brokers: String,
-        /// The topic.
-        topic: String,
-    },
-    /// Reading failed for good.
-    #[error("could not read {topic} at {brokers}: {detail}")]
-    Read {
-        /// The bootstrap servers.
-        brokers: String,
-        /// The topic.
-        topic: String,
-        /// librdkafka's words.
-        detail: String,
-    },
 }
 
 /// Something a member sees.
@@ -106,8 +64,12 @@ impl Rebalances {
 }
 
 impl ClientContext for Rebalances {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka consumer");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        Logged.error(error, reason);
     }
 }
 
@@ -135,20 +97,17 @@ impl Member {
     /// Joins the group, after making sure that a broker answers and has the topic.
     ///
     /// # Errors
-    /// As [`GroupError`] says.
-    pub fn join(settings: &Settings) -> Result<Self, GroupError> {
-        let refused = |error: KafkaError| GroupError::Settings {
-            brokers: settings.brokers.clone(),
-            group: settings.group.clone(),
-            detail: words(&error),
-        };
+    /// [`KafkaError::Unreachable`], [`KafkaError::MissingTopic`], and [`KafkaError::Failed`]
+    /// for a group that the client refuses.
+    pub fn join(settings: &Settings) -> Result<Self, KafkaError> {
+        partitions_of(&settings.brokers, &[&settings.topic])?;
+        let attempt = || format!("join group {} at {}", settings.group, settings.brokers);
         let offsets = if settings.from_beginning {
             "earliest"
         } else {
             "latest"
         };
-        let inner: BaseConsumer<Rebalances> = ClientConfig::new()
-            .set("bootstrap.servers", &settings.brokers)
+        let inner: BaseConsumer<Rebalances> = base_config(&settings.brokers)
             .set("client.id", "riderflow-tail")
             .set("group.id", &settings.group)
             .set("auto.offset.reset", offsets)
@@ -157,26 +116,10 @@ impl Member {
             .set("session.timeout.ms", "10000")
             .set("topic.metadata.refresh.interval.ms", "10000")
             .create_with_context(Rebalances::default())
-            .map_err(refused)?;
-        let metadata = inner
-            .fetch_metadata(Some(&settings.topic), Duration::from_secs(10))
-            .map_err(|error| GroupError::Unreachable {
-                brokers: settings.brokers.clone(),
-                detail: words(&error),
-            })?;
-        if metadata
-            .topics()
-            .iter()
-            .all(|topic| topic.error().is_some() || topic.partitions().is_empty())
-        {
-            return Err(GroupError::NoTopic {
-                brokers: settings.brokers.clone(),
-                topic: settings.topic.clone(),
-            });
-        }
+            .map_err(KafkaError::failed(attempt()))?;
         inner
             .subscribe(&[settings.topic.as_str()])
-            .map_err(refused)?;
+            .map_err(KafkaError::failed(attempt()))?;
         Ok(Self {
             inner,
             settings: settings.clone(),
@@ -187,7 +130,7 @@ impl Member {
     ///
     /// # Errors
     /// Only what no retry helps: librdkafka reconnects by itself.
-    pub fn poll(&self, time: Duration, mut show: impl FnMut(Seen<'_>)) -> Result<(), GroupError> {
+    pub fn poll(&self, time: Duration, mut show: impl FnMut(Seen<'_>)) -> Result<(), KafkaError> {
         let deadline = Instant::now() + time;
         loop {
             let polled = self.inner.poll(time.min(Duration::from_millis(100)));
@@ -213,11 +156,9 @@ impl Member {
                 }
                 Some(Err(error)) if passes(&error) => {}
                 Some(Err(error)) => {
-                    return Err(GroupError::Read {
-                        brokers: self.settings.brokers.clone(),
-                        topic: self.settings.topic.clone(),
-                        detail: words(&error),
-                    });
+                    let Settings { topic, brokers, .. } = &self.settings;
+                    let attempt = format!("read {topic} at {brokers}");
+                    return Err(KafkaError::failed(attempt)(error));
                 }
                 None => {}
             }
@@ -229,7 +170,7 @@ impl Member {
 }
 
 /// Errors that librdkafka mends by itself.
-fn passes(error: &KafkaError) -> bool {
+fn passes(error: &rdkafka::error::KafkaError) -> bool {
     !matches!(
         error.rdkafka_error_code(),
         Some(
@@ -240,10 +181,4 @@ fn passes(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::InconsistentGroupProtocol
         )
     )
-}
-
-fn words(error: &KafkaError) -> String {
-    error
-        .rdkafka_error_code()
-        .map_or_else(|| error.to_string(), |code| code.to_string())
 }

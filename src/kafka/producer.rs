@@ -13,10 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config};
 
 /// Tags that deliveries can be told apart by: 0..TAGS.
 pub const TAGS: usize = 16;
@@ -52,33 +55,9 @@ impl Settings {
 /// What went wrong, with the broker and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
-    /// The client refuses its settings.
-    #[error("could not create a Kafka producer for {brokers}: {detail}; check --brokers")]
-    Settings {
-        /// The bootstrap servers.
-        brokers: String,
-        /// librdkafka's words.
-        detail: String,
-    },
-    /// No broker answers.
-    #[error(
-        "could not reach Kafka at {brokers}: {detail}; start one with `riderflow up`, or set \
-         --brokers or RIDERFLOW_KAFKA"
-    )]
-    Unreachable {
-        /// The bootstrap servers.
-        brokers: String,
-        /// librdkafka's words.
-        detail: String,
-    },
-    /// The broker has no such topic.
-    #[error("Kafka at {brokers} has no topic {topic}; create it with `riderflow init PIPELINE`")]
-    NoTopic {
-        /// The bootstrap servers.
-        brokers: String,
-        /// The topic.
-        topic: String,
-    },
+    /// No broker answers, or a topic is missing.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// A record was refused before it was sent.
     #[error("could not send a record to {topic} at {brokers}: {detail}")]
     Refused {
@@ -137,15 +116,15 @@ struct Deliveries {
     acked: [AtomicU64; TAGS],
     failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
-    last_error: Mutex<Option<String>>,
 }
 
 impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer");
-        if let Ok(mut last) = self.last_error.lock() {
-            *last = Some(reason.to_owned());
-        }
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        Logged.error(error, reason);
     }
 }
 
@@ -183,13 +162,13 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Connects, and makes sure that a broker answers within 10 s.
+    /// Connects, and makes sure that a broker answers.
     ///
     /// # Errors
-    /// [`ProducerError::Settings`] and [`ProducerError::Unreachable`].
-    pub fn connect(settings: &Settings) -> Result<Self, ProducerError> {
-        let inner: BaseProducer<Deliveries> = ClientConfig::new()
-            .set("bootstrap.servers", &settings.brokers)
+    /// [`KafkaError::Unreachable`], and [`KafkaError::Failed`] for settings that the client
+    /// refuses.
+    pub fn connect(settings: &Settings) -> Result<Self, KafkaError> {
+        let inner: BaseProducer<Deliveries> = base_config(&settings.brokers)
             .set("client.id", "riderflow-tool")
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
@@ -206,38 +185,25 @@ impl Producer {
                 settings.delivery_timeout_ms.to_string(),
             )
             .create_with_context(Deliveries::default())
-            .map_err(|error| ProducerError::Settings {
-                brokers: settings.brokers.clone(),
-                detail: error.to_string(),
-            })?;
+            .map_err(KafkaError::failed("make a Kafka producer"))?;
         let producer = Self {
             inner,
             brokers: settings.brokers.clone(),
             sends_until_poll: Cell::new(SENDS_PER_POLL),
         };
-        producer
-            .inner
-            .client()
-            .fetch_metadata(None, Duration::from_secs(10))
-            .map_err(|error| producer.unreachable(&error))?;
+        producer.metadata(None)?;
         Ok(producer)
     }
 
     /// How many partitions a topic has.
     ///
     /// # Errors
-    /// [`ProducerError::NoTopic`] and [`ProducerError::Unreachable`].
-    pub fn partitions(&self, topic: &str) -> Result<i32, ProducerError> {
-        let metadata = self
-            .inner
-            .client()
-            .fetch_metadata(Some(topic), Duration::from_secs(10))
-            .map_err(|error| self.unreachable(&error))?;
+    /// [`KafkaError::MissingTopic`] and [`KafkaError::Unreachable`].
+    pub fn partitions(&self, topic: &str) -> Result<i32, KafkaError> {
+        let metadata = self.metadata(Some(topic))?;
         match metadata.topics().iter().find(|each| each.name() == topic) {
-            Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
-                Ok(found.partitions().len() as i32)
-            }
-            _ => Err(ProducerError::NoTopic {
+            Some(found) if !found.partitions().is_empty() => Ok(found.partitions().len() as i32),
+            _ => Err(KafkaError::MissingTopic {
                 brokers: self.brokers.clone(),
                 topic: topic.to_owned(),
             }),
@@ -271,7 +237,10 @@ impl Producer {
         message.payload = record.value;
         match self.inner.send(message) {
             Ok(()) => {}
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            Err((
+                rdkafka::error::KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull),
+                _,
+            )) => {
                 self.check()?;
                 return Ok(false);
             }
@@ -360,21 +329,13 @@ impl Producer {
         self.inner.context()
     }
 
-    fn unreachable(&self, error: &KafkaError) -> ProducerError {
-        self.poll(Duration::ZERO);
-        let last = self
-            .deliveries()
-            .last_error
-            .lock()
-            .ok()
-            .and_then(|last| last.clone());
-        ProducerError::Unreachable {
-            brokers: self.brokers.clone(),
-            detail: last.unwrap_or_else(|| {
-                error
-                    .rdkafka_error_code()
-                    .map_or_else(|| error.to_string(), |code| code.to_string())
-            }),
-        }
+    fn metadata(&self, topic: Option<&str>) -> Result<Metadata, KafkaError> {
+        self.inner
+            .client()
+            .fetch_metadata(topic, ANSWER_TIMEOUT)
+            .map_err(|cause| KafkaError::Unreachable {
+                brokers: self.brokers.clone(),
+                cause,
+            })
     }
 }

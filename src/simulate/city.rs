@@ -73,7 +73,9 @@ impl City {
             line
         };
         let (xs, ys) = (axis(dice), axis(dice));
-        let bend: Vec<f64> = (0..4).map(|_| dice.between(0.0, 6.28)).collect();
+        let bend: Vec<f64> = (0..4)
+            .map(|_| dice.between(0.0, std::f64::consts::TAU))
+            .collect();
         let (sin, cos) = 0.13_f64.sin_cos();
         let mut nodes = Vec::with_capacity((side * side) as usize);
         for &y in &ys {

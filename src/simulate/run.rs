@@ -4,11 +4,11 @@
 //! exactly the records that Kafka has acknowledged, and that nothing is skipped to catch up:
 //! a run that can't keep the asked rate falls behind and says so.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::kafka::KafkaError;
 use crate::kafka::producer::{Producer, ProducerError, Record};
 use crate::kafka::routing::{RouteError, RouteTable};
 use crate::model::{Input, TimeMs};
@@ -71,9 +71,12 @@ impl Default for Settings {
 /// What stops a run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Kafka.
+    /// No broker answers, or a topic is missing.
     #[error(transparent)]
-    Kafka(#[from] ProducerError),
+    Kafka(#[from] KafkaError),
+    /// Kafka did not take what was sent.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
     /// A route leads nowhere.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -131,7 +134,7 @@ fn clock_ms() -> TimeMs {
         .map_or(0, |since| since.as_millis() as TimeMs)
 }
 
-/// Sends a city to Kafka until its limit, or until `stop` is set.
+/// Sends a city to Kafka until its limit, or until `stop` says true.
 ///
 /// In real time the plan's `start_ms` is set to now, and an order prefix that came with it is
 /// kept. `progress` is called about once a second.
@@ -143,7 +146,7 @@ pub fn run(
     routes: &crate::config::Routes,
     plan: Plan,
     settings: &Settings,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Summary, RunError> {
     let table = RouteTable::new(routes, producer.partitions(Input::Updates.topic())?)?;
@@ -227,7 +230,7 @@ pub fn run(
 struct Run<'a> {
     producer: &'a Producer,
     table: RouteTable,
-    stop: &'a AtomicBool,
+    stop: &'a dyn Fn() -> bool,
     historic: bool,
     updates_left: u64,
     updates: u64,
@@ -237,7 +240,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn is_stopped(&self) -> bool {
-        self.stoppable && self.stop.load(Ordering::Relaxed)
+        self.stoppable && (self.stop)()
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), ProducerError> {
