@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const OURS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("config", &[]),
-    ("services", &[]),
+    ("services", &["kafka"]),
     ("geo", &["model"]),
     ("telemetry", &["model"]),
     ("detect", &["geo", "model"]),
