@@ -63,11 +63,17 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     let stop = signals::stop_requested()?;
     let services = start_services(&args)?;
     let pipeline = pipeline_on(&services);
-    init::create(&pipeline, &mut |_| {})?;
+    init::create(&pipeline)?;
     refuse_used_topics(&pipeline)?;
 
     let workers = usize::from(args.workers);
-    let job = Job::start(&pipeline, Options { workers, http: Some(args.http) })?;
+    let job = Job::start(
+        &pipeline,
+        Options {
+            workers,
+            http: Some(args.http),
+        },
+    )?;
     let address = job.http().unwrap_or(args.http);
     eprintln!("job: {workers} workers, metrics at http://{address}/metrics");
     eprintln!(
@@ -75,7 +81,8 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         args.drivers,
         args.orders,
         args.fences,
-        args.duration.map_or(String::from("; Ctrl-C ends it"), |s| format!(", for {s} s")),
+        args.duration
+            .map_or(String::from("; Ctrl-C ends it"), |s| format!(", for {s} s")),
     );
     let sent = move_city(&args, &pipeline, &job, &stop)?;
     eprintln!("city: stopped; waiting until the job has told and stored everything");
@@ -115,10 +122,15 @@ fn pipeline_on(services: &Services) -> Pipeline {
 fn refuse_used_topics(pipeline: &Pipeline) -> Result<(), Failure> {
     let brokers = &pipeline.kafka.brokers;
     let topic = Input::Updates.topic();
-    let Partitions(count) = kafka::partitions_of(brokers, &[topic]).map_err(anyhow::Error::from)?[0];
+    let Partitions(count) =
+        kafka::partitions_of(brokers, &[topic]).map_err(anyhow::Error::from)?[0];
     let progress = kafka::Progress::open(brokers, &pipeline.name).map_err(anyhow::Error::from)?;
     for partition in 0..count {
-        if progress.lag(Input::Updates, partition, 0).map_err(anyhow::Error::from)? > 0 {
+        if progress
+            .lag(Input::Updates, partition, 0)
+            .map_err(anyhow::Error::from)?
+            > 0
+        {
             return Err(Failure::Failed(anyhow!(
                 "{topic} at {brokers} has records already; the demo counts everything there, so \
                  it wants empty services: unset RIDERFLOW_KAFKA to let it start its own"
@@ -137,23 +149,33 @@ fn move_city(
 ) -> Result<simulate::Summary, Failure> {
     let producer = Producer::connect(&ProducerSettings::new(&pipeline.kafka.brokers))
         .map_err(anyhow::Error::from)?;
-    let plan = Plan::new(args.drivers, args.orders, args.fences, args.seed, wall_clock_ms());
+    let plan = Plan::new(
+        args.drivers,
+        args.orders,
+        args.fences,
+        args.seed,
+        wall_clock_ms(),
+    );
     let settings = Settings {
         pace: Pace::RealTime,
-        limit: args.duration.map_or(Limit::Never, |s| Limit::CityTime(Duration::from_secs(s))),
+        limit: args
+            .duration
+            .map_or(Limit::Never, |s| Limit::CityTime(Duration::from_secs(s))),
         ..Settings::new()
     };
     let ended = AtomicBool::new(false);
     let behind = std::sync::Mutex::new(None);
     let mut status = Status::new(job);
     std::thread::scope(|scope| {
-        let city = scope.spawn(|| {
+        let (ended, behind) = (&ended, &behind);
+        let city = scope.spawn(move || {
+            let asked_to_end = || ended.load(Ordering::Relaxed);
             let told = |progress: &simulate::Progress| {
                 if let Ok(mut behind) = behind.lock() {
                     *behind = progress.is_behind().then_some(progress.behind_s);
                 }
             };
-            simulate::run(&producer, &pipeline.routes, plan, &settings, &ended, told)
+            simulate::run(&producer, &pipeline.routes, plan, &settings, &asked_to_end, told)
         });
         while !city.is_finished() {
             if stop.wait(Duration::from_secs(1)) || job.is_ending() {
@@ -175,9 +197,9 @@ fn wait_until_finished(job: &Job, sent: &simulate::Summary) -> Result<(), Failur
     let metrics = job.metrics();
     let deadline = Instant::now() + FINISH;
     loop {
-        let read = Input::ALL.iter().all(|&input| {
-            metrics.records_read.get(input) >= sent.acked.input(input)
-        });
+        let read = Input::ALL
+            .iter()
+            .all(|&input| metrics.records_read.get(input) >= sent.acked.input(input));
         let stored = metrics.clickhouse_rows.get("driver_locations")
             + metrics.clickhouse_rows.get("rejected_updates")
             >= sent.acked.input(Input::Updates);
@@ -255,7 +277,10 @@ impl Status {
             let _ = write!(line, " | p99 {:.0} ms", p99_s * 1000.0);
         }
         if let Some(behind_s) = behind_s {
-            let _ = write!(line, " | the city can't keep its rate: {behind_s:.1} s behind");
+            let _ = write!(
+                line,
+                " | the city can't keep its rate: {behind_s:.1} s behind"
+            );
         }
         if self.terminal {
             eprint!("\r\x1b[2K{line}");

@@ -18,9 +18,15 @@ pub fn ask(server: &Server, sql: &str, format: &str) -> Result<String, MigrateEr
         .build()
         .map_err(|error| failed(error.to_string()))?;
     runtime.block_on(async {
-        let mut cursor =
-            server.client().query(sql).fetch_bytes(format).map_err(|e| failed(e.to_string()))?;
-        let bytes = cursor.collect().await.map_err(|error| failed(error.to_string()))?;
+        let mut cursor = server
+            .client()
+            .query(sql)
+            .fetch_bytes(format)
+            .map_err(|e| failed(e.to_string()))?;
+        let bytes = cursor
+            .collect()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     })
 }

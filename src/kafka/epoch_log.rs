@@ -21,16 +21,22 @@ pub fn read_epoch_log(brokers: &str, pipeline: &str) -> Result<Vec<EpochRecord>,
     let topic = epoch_log_topic(pipeline);
     let mut records = Vec::new();
     let mut unread = None;
-    read_to_end(brokers, &topic, &mut |message| {
-        match serde_json::from_slice(message.value.unwrap_or_default()) {
+    read_to_end(
+        brokers,
+        &topic,
+        &mut |message| match serde_json::from_slice(message.value.unwrap_or_default()) {
             Ok(record) => records.push(record),
             Err(error) => {
                 unread.get_or_insert((message.offset, error));
             }
-        }
-    })?;
+        },
+    )?;
     match unread {
         None => Ok(records),
-        Some((offset, error)) => Err(KafkaError::UnknownRecord { topic, offset, error }),
+        Some((offset, error)) => Err(KafkaError::UnknownRecord {
+            topic,
+            offset,
+            error,
+        }),
     }
 }

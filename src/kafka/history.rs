@@ -43,7 +43,9 @@ pub fn read_to_end(
             .add_partition_offset(topic, partition, Offset::Beginning)
             .map_err(KafkaError::failed("name a partition"))?;
     }
-    consumer.assign(&assignment).map_err(KafkaError::failed(format!("assign {topic}")))?;
+    consumer
+        .assign(&assignment)
+        .map_err(KafkaError::failed(format!("assign {topic}")))?;
 
     let mut open = count;
     let mut deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -64,7 +66,10 @@ pub fn read_to_end(
             None => {}
         }
         if open > 0 && Instant::now() > deadline {
-            return Err(KafkaError::Unreachable { brokers: brokers.into(), cause: last_error });
+            return Err(KafkaError::Unreachable {
+                brokers: brokers.into(),
+                cause: last_error,
+            });
         }
     }
     Ok(())

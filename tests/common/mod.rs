@@ -1,7 +1,11 @@
 //! What the tests over real services share: one Kafka and one ClickHouse a test binary, fresh
 //! topics and tables for each test, and the job as a child process.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

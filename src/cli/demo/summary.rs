@@ -58,7 +58,9 @@ struct Check {
 
 impl Check {
     fn agrees(&self) -> bool {
-        self.counts.iter().all(|(_, count)| *count == self.counts[0].1)
+        self.counts
+            .iter()
+            .all(|(_, count)| *count == self.counts[0].1)
     }
 }
 
@@ -70,7 +72,10 @@ impl Summary {
     ) -> Result<Self, Failure> {
         let count = |sql: &str| -> Result<u64, Failure> {
             let text = ask(&server(pipeline), sql, "TSV").map_err(anyhow::Error::from)?;
-            Ok(text.trim().parse().with_context(|| format!("{sql} answered {text:?}"))?)
+            Ok(text
+                .trim()
+                .parse()
+                .with_context(|| format!("{sql} answered {text:?}"))?)
         };
         let in_kafka = |topic: &str, visit: &mut dyn FnMut(&[u8])| -> Result<u64, Failure> {
             let mut records = 0;
@@ -86,8 +91,12 @@ impl Summary {
         let mut examples = Vec::new();
         let events = in_kafka(kafka::NOTIFICATIONS, &mut |bytes| {
             let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-            let shape: Vec<&str> =
-                value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+            let shape: Vec<&str> = value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.as_str())
+                .collect();
             // One of each shape, which is one of each family of types.
             if examples.len() < 4 && kinds.insert(shape.join(",")) {
                 examples.push(value);
@@ -100,9 +109,8 @@ impl Summary {
         let distinct_rows = count(
             "SELECT uniqExact(kafka_partition, kafka_offset) FROM riderflow.driver_locations",
         )?;
-        let refused = count(
-            "SELECT count() FROM riderflow.rejected_updates WHERE topic = 'rider-updates'",
-        )?;
+        let refused =
+            count("SELECT count() FROM riderflow.rejected_updates WHERE topic = 'rider-updates'")?;
         let checks = vec![
             Check {
                 what: "updates",
@@ -117,15 +125,24 @@ impl Summary {
                 what: "events",
                 counts: vec![
                     ("committed in rider-notifications", events),
-                    ("rows in events", count("SELECT count() FROM riderflow.events")?),
-                    ("distinct ids", count("SELECT uniqExact(id) FROM riderflow.events")?),
+                    (
+                        "rows in events",
+                        count("SELECT count() FROM riderflow.events")?,
+                    ),
+                    (
+                        "distinct ids",
+                        count("SELECT uniqExact(id) FROM riderflow.events")?,
+                    ),
                 ],
             },
             Check {
                 what: "dead letters",
                 counts: vec![
                     ("committed in rider-updates-dead-letter", letters),
-                    ("rows stored", count("SELECT count() FROM riderflow.rejected_updates")?),
+                    (
+                        "rows stored",
+                        count("SELECT count() FROM riderflow.rejected_updates")?,
+                    ),
                 ],
             },
         ];
@@ -143,13 +160,16 @@ impl Summary {
             .collect();
         let mut answers = Vec::new();
         for (question, sql) in QUERIES {
-            let answer =
-                ask(&server(pipeline), sql, "PrettyCompactNoEscapes").map_err(anyhow::Error::from)?;
+            let answer = ask(&server(pipeline), sql, "PrettyCompactNoEscapes")
+                .map_err(anyhow::Error::from)?;
             answers.push((question, sql, answer));
         }
         Ok(Self {
             checks,
-            sent: Input::ALL.iter().map(|&i| (i.topic(), sent.acked.input(i))).collect(),
+            sent: Input::ALL
+                .iter()
+                .map(|&i| (i.topic(), sent.acked.input(i)))
+                .collect(),
             events,
             dead_letters: letters,
             examples,
@@ -161,8 +181,12 @@ impl Summary {
 
     /// Whether all counts agree.
     pub(super) fn verdict(&self) -> anyhow::Result<()> {
-        let wrong: Vec<&str> =
-            self.checks.iter().filter(|check| !check.agrees()).map(|check| check.what).collect();
+        let wrong: Vec<&str> = self
+            .checks
+            .iter()
+            .filter(|check| !check.agrees())
+            .map(|check| check.what)
+            .collect();
         if wrong.is_empty() {
             Ok(())
         } else {
@@ -186,7 +210,11 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "  {:<24} {:>10}", "dead letters", self.dead_letters)?;
         if let Some(p99_s) = self.p99_s {
-            writeln!(f, "  p99 from Kafka timestamp to commit: {:.0} ms", p99_s * 1000.0)?;
+            writeln!(
+                f,
+                "  p99 from Kafka timestamp to commit: {:.0} ms",
+                p99_s * 1000.0
+            )?;
         }
         writeln!(f, "counts")?;
         for check in &self.checks {
