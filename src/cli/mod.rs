@@ -9,8 +9,10 @@ mod explain;
 mod init;
 mod produce;
 mod run;
+mod signals;
 mod simulate;
 mod tail;
+mod target;
 mod up;
 
 use std::process::ExitCode;
@@ -47,6 +49,9 @@ enum Command {
     Tail(tail::Args),
     /// Moves a fleet, straight to Kafka
     Simulate(simulate::Args),
+    /// Starts a child of `up`, `demo` or a test
+    #[command(hide = true)]
+    Internal(crate::services::launch::Args),
 }
 
 /// A command's failure, with its exit code.
@@ -73,6 +78,19 @@ impl Failure {
     }
 }
 
+/// Writes data to standard output; a reader that has gone, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error)
+                .context("could not write to standard output")
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Parses the process's arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -86,11 +104,16 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::execute(args),
         Command::Tail(args) => tail::execute(args),
         Command::Simulate(args) => simulate::execute(args),
+        Command::Internal(args) => crate::services::launch::execute(args).map_err(up::failure),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            match &failure {
+                // Begins with file:line:column, as editors expect it.
+                Failure::Config(error) => eprintln!("{error}"),
+                other => eprintln!("error: {other}"),
+            }
             ExitCode::from(failure.exit_code())
         }
     }
