@@ -78,6 +78,19 @@ impl Failure {
     }
 }
 
+/// Writes data to standard output; a reader that has gone, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error)
+                .context("could not write to standard output")
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Parses the process's arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {

@@ -32,6 +32,19 @@ pub enum KafkaError {
         /// Where it was looked for.
         brokers: String,
     },
+    /// A record of the epoch log that this build does not understand.
+    #[error(
+        "could not understand the epoch record {topic}[0]@{offset} ({error}); was it written by \
+         a newer riderflow?"
+    )]
+    UnknownRecord {
+        /// The epoch log.
+        topic: String,
+        /// Where in it.
+        offset: i64,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
     /// Anything else.
     #[error("could not {attempt}: {cause}")]
     Failed {

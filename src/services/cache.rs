@@ -236,3 +236,99 @@ fn size(path: &Path) -> u64 {
         Err(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn with_cache<T>(folder: &Path, body: impl FnOnce(&Cache<'_>) -> T) -> T {
+        let progress = Progress::new(true);
+        body(&Cache {
+            folder: folder.to_owned(),
+            launcher: Path::new("no-launcher"),
+            progress: &progress,
+        })
+    }
+
+    fn fill(stage: &Stage<'_>) -> Result<(), ServiceError> {
+        files::create_folder(&stage.folder().join("inner"))?;
+        files::write(&stage.folder().join("inner/file"), "whole")
+    }
+
+    #[test]
+    fn what_is_whole_is_not_fetched_again_and_what_is_not_is() {
+        let folder = tempfile::tempdir().unwrap();
+        with_cache(folder.path(), |cache| {
+            let whole = cache.get("it", fill).unwrap();
+            assert_eq!(whole, folder.path().join("it"));
+            cache.get("it", |_| panic!("it is whole")).unwrap();
+
+            fs::write(whole.join("inner/file"), "cut").unwrap();
+            cache.get("it", fill).unwrap();
+            assert_eq!(
+                fs::read_to_string(whole.join("inner/file")).unwrap(),
+                "whole"
+            );
+
+            fs::remove_file(whole.join(MANIFEST)).unwrap();
+            let mut again = false;
+            cache
+                .get("it", |stage| {
+                    again = true;
+                    fill(stage)
+                })
+                .unwrap();
+            assert!(again);
+        });
+    }
+
+    #[test]
+    fn a_fetch_that_failed_or_was_cut_off_leaves_nothing_that_is_taken_for_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        with_cache(folder.path(), |cache| {
+            let error = cache
+                .get("it", |stage| {
+                    fill(stage)?;
+                    Err(ServiceError::Unsupported)
+                })
+                .unwrap_err();
+            assert!(matches!(error, ServiceError::Unsupported));
+            assert!(!folder.path().join("it").exists());
+            assert_eq!(
+                fs::read_dir(folder.path()).unwrap().count(),
+                1,
+                "the lock file"
+            );
+
+            // What `kill -9` in a fetch leaves.
+            let leftover = folder.path().join("it.part-1");
+            fs::create_dir(&leftover).unwrap();
+            fs::write(leftover.join("file"), "half").unwrap();
+            cache.get("it", fill).unwrap();
+            assert!(!leftover.exists());
+        });
+    }
+
+    #[test]
+    fn two_that_need_the_same_fetch_it_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let fetches = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    with_cache(folder.path(), |cache| {
+                        cache.get("it", |stage| {
+                            fetches.fetch_add(1, Ordering::Relaxed);
+                            thread::sleep(Duration::from_millis(50));
+                            fill(stage)
+                        })
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert_eq!(fetches.into_inner(), 1);
+    }
+}

@@ -34,14 +34,14 @@ pub(super) fn create_folder(path: &Path) -> Result<(), ServiceError> {
         .map_err(|error| ServiceError::io(format!("create {}", path.display()), error))
 }
 
-/// The last `lines` lines of a log, and at most its last 16 KiB.
+/// The last `lines` lines of a log without Java's stack frames, from at most its last 64 KiB.
 pub(super) fn tail(path: &Path, lines: usize) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let mut bytes = Vec::new();
     if let Ok(mut file) = fs::File::open(path) {
         let length = file.metadata().map_or(0, |data| data.len());
         if file
-            .seek(SeekFrom::Start(length.saturating_sub(16 << 10)))
+            .seek(SeekFrom::Start(length.saturating_sub(64 << 10)))
             .is_ok()
         {
             // What could be read is all there is to show.
@@ -49,6 +49,9 @@ pub(super) fn tail(path: &Path, lines: usize) -> String {
         }
     }
     let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text.lines().collect();
+    let all: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("\tat "))
+        .collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

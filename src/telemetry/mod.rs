@@ -19,4 +19,4 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
     CodeCounters, Counters, EpochAge, Label, LagGauges, Metrics, Series, TableCounters,
 };
-pub use server::{ServeError, Server, serve};
+pub use server::{DEFAULT_ADDRESS, ServeError, Server, serve};

@@ -13,6 +13,10 @@ use tokio::sync::oneshot;
 
 use super::{Health, Metrics};
 
+/// Where metrics and health are served unless `--http` says otherwise.
+pub const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
 /// How long a stop waits for requests that are under way.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
