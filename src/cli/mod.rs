@@ -47,6 +47,9 @@ enum Command {
     Tail(tail::Args),
     /// Moves a fleet, straight to Kafka
     Simulate(simulate::Args),
+    /// Starts a child of `up`, `demo` or a test
+    #[command(hide = true)]
+    Internal(crate::services::launch::Args),
 }
 
 /// A command's failure, with its exit code.
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::execute(args),
         Command::Tail(args) => tail::execute(args),
         Command::Simulate(args) => simulate::execute(args),
+        Command::Internal(args) => crate::services::launch::execute(args).map_err(up::failure),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

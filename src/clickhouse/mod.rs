@@ -1,1 +1,93 @@
-//! (to come)
+//! ClickHouse: the tables, the rows and the batch writer.
+//!
+//! Owns everything that speaks to ClickHouse; the `clickhouse` crate is used nowhere else.
+//! Promises that a row given to [`Writer`] is in its table exactly once, however often the
+//! server fails, hangs or loses an answer, and that it leaves memory only when the table has
+//! it. Never drops a row, never changes a table that exists (it says how it differs), and
+//! never runs on a dataflow worker: the writer has a thread of its own.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`migrate`] | the numbered migrations and the comparison of tables with them |
+//! | `rows` | one struct a table, and the conversion from the model |
+//! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
+//! | `batches` | the writer's thread: buffers per table, when a batch is cut |
+//! | `insert` | one batch until it is stored: tries, back-off |
+//! | `reconcile` | after an answer was lost: which rows of a batch are there |
+//! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
+
+mod batches;
+mod fault;
+mod insert;
+pub mod migrate;
+mod reconcile;
+mod rows;
+pub mod writer;
+
+pub use writer::{
+    Notice, Observer, Options, Rows, Stats, StoredEvent, Summary, Table, Writer, WriterError,
+};
+
+use std::time::Duration;
+
+/// The database that all tables are in.
+pub const DATABASE: &str = "riderflow";
+
+/// Where ClickHouse is and who asks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    /// HTTP address, such as `http://localhost:8123`.
+    pub url: String,
+    /// User; the server's `default` user if absent.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+}
+
+impl Server {
+    /// The pipeline's server, with user and password from `RIDERFLOW_CLICKHOUSE_USER` and
+    /// `RIDERFLOW_CLICKHOUSE_PASSWORD`.
+    pub fn of(pipeline: &crate::config::Pipeline) -> Self {
+        let from_env = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        Self {
+            url: pipeline.clickhouse.url.clone(),
+            user: from_env("RIDERFLOW_CLICKHOUSE_USER"),
+            password: from_env("RIDERFLOW_CLICKHOUSE_PASSWORD"),
+        }
+    }
+
+    /// A client without a database. Its connections are made when they are first used.
+    fn client(&self) -> clickhouse::Client {
+        let mut client = clickhouse::Client::default()
+            .with_url(&self.url)
+            .with_compression(clickhouse::Compression::Lz4)
+            .with_product_info("riderflow", env!("CARGO_PKG_VERSION"));
+        if let Some(user) = &self.user {
+            client = client.with_user(user);
+        }
+        if let Some(password) = &self.password {
+            client = client.with_password(password);
+        }
+        client
+    }
+}
+
+/// Without the password.
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs `future`, or gives up after `limit` with the client's own timeout error.
+async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = clickhouse::error::Result<T>>,
+) -> clickhouse::error::Result<T> {
+    tokio::time::timeout(limit, future)
+        .await
+        .unwrap_or(Err(clickhouse::error::Error::TimedOut))
+}

@@ -1,1 +1,4 @@
 //! (to come)
+
+pub mod admin;
+pub mod ready;

@@ -1,0 +1,331 @@
+//! The writer's thread: buffers per table, and when a batch is cut from one.
+//!
+//! Owns the buffers. A batch is cut at `batch_rows` rows or when its first row has waited
+//! `batch_ms`, if an insert of that table may start. When inserts are slower than rows come,
+//! or the server has too many parts, batches grow up to [`WIDEST`] instead of multiplying.
+//! A cut is split by ClickHouse partition, so that one insert is one part: all or nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::insert::{Context, store};
+use super::reconcile::Ask;
+use super::rows::{EventRow, LocationRow, Months, RejectedRow};
+use super::writer::{Observer, Options, Parcel, Rows, Shared};
+
+/// Inserts of one table that run at the same time.
+const IN_FLIGHT: usize = 4;
+/// A table with more full batches waiting than this is behind, and its batches grow.
+const BEHIND: usize = 8;
+/// No batch is larger, unless `batch_rows` is. Well under ClickHouse's block of 1,048,449.
+const WIDEST: usize = 200_000;
+/// How long a table sends large batches after it had too many parts.
+const WIDE_FOR: Duration = Duration::from_secs(60);
+/// How long a batch waits to become large meanwhile.
+const WIDE_AGE: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to stop and has stored everything, or its deadline passes.
+pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<Observer>) {
+    let (done, mut finished) = mpsc::unbounded_channel();
+    let limits = Limits {
+        rows: options.batch_rows.max(1),
+        age: Duration::from_millis(options.batch_ms),
+    };
+    let context = Arc::new(Context::new(options, shared.clone(), observer, done));
+    let mut tables = Tables::default();
+    let mut running = Running::default();
+    loop {
+        let (parcels, stop_by) = shared.take_inbox();
+        parcels.into_iter().for_each(|parcel| tables.take(parcel));
+
+        let now = Instant::now();
+        let stop_by = stop_by.map(Instant::from_std);
+        tables.cut(&context, &limits, now, stop_by.is_some(), &mut running);
+        shared.settle(tables.oldest().into_iter().chain(running.oldest()).min());
+
+        if let Some(stop_by) = stop_by
+            && (stop_by <= now || (tables.is_empty() && running.is_empty()))
+        {
+            return;
+        }
+        let next = tables
+            .next_due(&limits, now)
+            .into_iter()
+            .chain(stop_by)
+            .min();
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            Some(end) = finished.recv() => {
+                running.end(&end);
+                if end.too_many_parts {
+                    tables.widen(end.buffer, Instant::now() + WIDE_FOR);
+                }
+            }
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+async fn sleep_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When a batch is cut.
+struct Limits {
+    rows: usize,
+    age: Duration,
+}
+
+/// A buffer's index: table × (sure, doubtful).
+pub(super) type BufferId = usize;
+
+/// A cut has been stored, or has met too many parts and goes on.
+pub(super) struct End {
+    /// Its buffer.
+    pub(super) buffer: BufferId,
+    /// The oldest parcel in it.
+    pub(super) parcel: u64,
+    /// The server had too many parts.
+    pub(super) too_many_parts: bool,
+    /// Whether it is stored.
+    pub(super) stored: bool,
+}
+
+/// Cuts that are being stored.
+#[derive(Default)]
+struct Running {
+    /// By oldest parcel, how many.
+    parcels: BTreeMap<u64, usize>,
+    of_buffer: [usize; BUFFERS],
+}
+
+impl Running {
+    fn begin(&mut self, buffer: BufferId, parcel: u64) {
+        self.of_buffer[buffer] += 1;
+        *self.parcels.entry(parcel).or_default() += 1;
+    }
+
+    fn end(&mut self, end: &End) {
+        if !end.stored {
+            return;
+        }
+        self.of_buffer[end.buffer] -= 1;
+        if let Some(count) = self.parcels.get_mut(&end.parcel) {
+            *count -= 1;
+            if *count == 0 {
+                self.parcels.remove(&end.parcel);
+            }
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.parcels.keys().next().copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parcels.is_empty()
+    }
+}
+
+/// Rows of one table that wait, oldest first.
+struct Buffer<R> {
+    rows: VecDeque<R>,
+    /// Parcel, rows of it that wait, when it was sent.
+    parcels: VecDeque<(u64, usize, Instant)>,
+    wide_until: Option<Instant>,
+}
+
+impl<R> Default for Buffer<R> {
+    fn default() -> Self {
+        Self {
+            rows: VecDeque::new(),
+            parcels: VecDeque::new(),
+            wide_until: None,
+        }
+    }
+}
+
+impl<R> Buffer<R> {
+    fn take<T>(&mut self, parcel: u64, at: Instant, rows: Vec<T>)
+    where
+        R: From<T>,
+    {
+        self.parcels.push_back((parcel, rows.len(), at));
+        self.rows.extend(rows.into_iter().map(R::from));
+    }
+
+    /// Up to which row and from when on a batch may be cut, by the limits of this moment.
+    fn limits(&self, limits: &Limits, now: Instant) -> (usize, Duration) {
+        let widest = WIDEST.max(limits.rows);
+        if self.wide_until.is_some_and(|until| now < until) {
+            (widest, WIDE_AGE.max(limits.age))
+        } else if self.rows.len() > BEHIND * limits.rows {
+            (widest, limits.age)
+        } else {
+            (limits.rows, limits.age)
+        }
+    }
+
+    fn due_at(&self, limits: &Limits, now: Instant) -> Option<Instant> {
+        let (rows, age) = self.limits(limits, now);
+        let &(_, _, first_at) = self.parcels.front()?;
+        Some(if self.rows.len() >= rows {
+            now
+        } else {
+            first_at + age
+        })
+    }
+
+    /// A batch and its oldest parcel, if one is due.
+    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, u64)> {
+        let due = self.due_at(limits, now)?;
+        if due > now && !stopping {
+            return None;
+        }
+        let (most, _) = self.limits(limits, now);
+        let &(parcel, _, _) = self.parcels.front()?;
+        let count = most.min(self.rows.len());
+        let batch = self.rows.drain(..count).collect();
+        let mut left = count;
+        while left > 0
+            && let Some(first) = self.parcels.front_mut()
+        {
+            let taken = left.min(first.1);
+            first.1 -= taken;
+            left -= taken;
+            if first.1 == 0 {
+                self.parcels.pop_front();
+            }
+        }
+        Some((batch, parcel))
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.parcels.front().map(|first| first.0)
+    }
+}
+
+const BUFFERS: usize = 6;
+
+/// All buffers: per table one for new rows and one for those that may be stored already.
+#[derive(Default)]
+struct Tables {
+    events: [Buffer<EventRow>; 2],
+    rejected: [Buffer<RejectedRow>; 2],
+    locations: [Buffer<LocationRow>; 2],
+}
+
+/// The same for each of the six buffers, in the order in which they are drained.
+macro_rules! each {
+    ($self:ident, |$id:ident, $buffer:ident| $body:expr) => {{
+        let mut $id: BufferId = 0;
+        for $buffer in &mut $self.events {
+            $body;
+            $id += 1;
+        }
+        for $buffer in &mut $self.rejected {
+            $body;
+            $id += 1;
+        }
+        for $buffer in &mut $self.locations {
+            $body;
+            $id += 1;
+        }
+        debug_assert_eq!($id, BUFFERS);
+    }};
+}
+
+impl Tables {
+    fn take(&mut self, parcel: Parcel) {
+        let Parcel {
+            number,
+            rows,
+            doubtful,
+            at,
+        } = parcel;
+        let (at, kind) = (Instant::from_std(at), usize::from(doubtful));
+        match rows {
+            Rows::Locations(rows) => self.locations[kind].take(number, at, rows),
+            Rows::Events(rows) => self.events[kind].take(number, at, rows),
+            Rows::Rejected(rows) => self.rejected[kind].take(number, at, rows),
+        }
+    }
+
+    fn cut(
+        &mut self,
+        context: &Arc<Context>,
+        limits: &Limits,
+        now: Instant,
+        stopping: bool,
+        running: &mut Running,
+    ) {
+        each!(self, |id, buffer| {
+            while running.of_buffer[id] < IN_FLIGHT
+                && let Some((rows, parcel)) = buffer.cut(limits, now, stopping)
+            {
+                running.begin(id, parcel);
+                let batches = by_partition(rows);
+                let doubtful = id % 2 == 1;
+                tokio::spawn(store(context.clone(), id, parcel, batches, doubtful));
+            }
+        });
+    }
+
+    fn oldest(&mut self) -> Option<u64> {
+        let mut oldest = None;
+        each!(self, |id, buffer| oldest =
+            oldest.into_iter().chain(buffer.oldest()).min());
+        oldest
+    }
+
+    fn next_due(&mut self, limits: &Limits, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        // What is due but waits for an insert to end is woken by that end.
+        each!(self, |id, buffer| next = next
+            .into_iter()
+            .chain(buffer.due_at(limits, now).filter(|due| *due > now))
+            .min());
+        next
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.oldest().is_none()
+    }
+
+    fn widen(&mut self, which: BufferId, until: Instant) {
+        each!(self, |id, buffer| if id == which {
+            buffer.wide_until = Some(until);
+        });
+    }
+}
+
+/// The batch, one part for each ClickHouse partition.
+fn by_partition<R: Ask>(rows: Vec<R>) -> Vec<Vec<R>> {
+    let mut months = Months::new();
+    let mut parts: BTreeMap<u32, Vec<R>> = BTreeMap::new();
+    let mut rest = rows.into_iter();
+    let Some(first) = rest.next() else {
+        return Vec::new();
+    };
+    let mut current = first.partition(&mut months);
+    let mut part = Vec::with_capacity(rest.len() + 1);
+    part.push(first);
+    // Nearly always all rows are of one month: then this is one vector and no look-up.
+    for row in rest {
+        let partition = row.partition(&mut months);
+        if partition != current {
+            parts.entry(current).or_default().append(&mut part);
+            current = partition;
+        }
+        part.push(row);
+    }
+    parts.entry(current).or_default().append(&mut part);
+    parts.into_values().collect()
+}

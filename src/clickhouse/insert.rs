@@ -1,0 +1,377 @@
+//! One batch until it is stored.
+//!
+//! An insert is one table, one ClickHouse partition, one block, so it is all or nothing. Its
+//! token and query id name pipeline, generation, table and batch. A failure after which it is
+//! certain that nothing was stored is simply tried again. After any other the batch is
+//! *settled* first: what still runs of it is killed, the table is asked which rows it has, and
+//! only the rest is sent.
+//!
+//! A token is used again only for the very same rows: should the lost insert still come
+//! through, ClickHouse drops one of the two. Since a server that died may remember a token
+//! without its rows, the success of a used token is not believed: the table is asked again.
+//!
+//! Every insert carries the condition that no later generation has registered (table
+//! `writers`), and a starting run registers before it kills what its predecessors left
+//! running; so a run that was frozen can't store anything after its successor has looked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clickhouse::Client;
+use clickhouse::error::Result;
+use tokio::sync::{OnceCell, mpsc};
+use tracing::{error, warn};
+
+use super::batches::{BufferId, End};
+use super::fault::{Backoff, FENCED, Fault, Remedy};
+use super::reconcile::{Ask, keep_missing};
+use super::within;
+use super::writer::{Notice, Observer, Options, Shared};
+
+/// Bytes that are encoded before they are sent.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What all inserts of a writer have in common.
+pub(super) struct Context {
+    pub(super) client: Client,
+    options: Options,
+    shared: Arc<Shared>,
+    observer: Option<Observer>,
+    ends: mpsc::UnboundedSender<End>,
+    /// `riderflow/<pipeline>/`
+    pipeline_prefix: String,
+    /// `riderflow/<pipeline>/<generation>/<nonce>/`; the nonce, because a token that is used
+    /// with other rows drops them.
+    prefix: String,
+    next_batch: AtomicU64,
+    registered: OnceCell<()>,
+}
+
+impl Context {
+    pub(super) fn new(
+        options: Options,
+        shared: Arc<Shared>,
+        observer: Option<Observer>,
+        ends: mpsc::UnboundedSender<End>,
+    ) -> Self {
+        let pipeline_prefix = format!("riderflow/{}/", options.pipeline);
+        let nonce = rand::random::<u64>();
+        Self {
+            client: options.server.client().with_database(&options.database),
+            prefix: format!("{pipeline_prefix}{}/{nonce:016x}/", options.generation),
+            pipeline_prefix,
+            options,
+            shared,
+            observer,
+            ends,
+            next_batch: AtomicU64::new(0),
+            registered: OnceCell::new(),
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        if let Some(observer) = &self.observer {
+            observer(&notice);
+        }
+    }
+
+    /// Once, before anything is written: from now on no earlier generation can start an
+    /// insert, and none of theirs still runs.
+    async fn register(&self) -> Result<()> {
+        let limit = self.options.timeout;
+        self.registered
+            .get_or_try_init(|| async {
+                let insert = self
+                    .client
+                    .query("INSERT INTO writers (pipeline, generation) SELECT ?, ?")
+                    .bind(&self.options.pipeline)
+                    .bind(self.options.generation)
+                    .with_setting("async_insert", "0")
+                    .execute();
+                within(limit, insert).await?;
+                let kill = self
+                    .client
+                    .query(
+                        "KILL QUERY WHERE startsWith(query_id, ?) AND toUInt64OrZero(extract(\
+                         substring(query_id, length(?) + 1), '^[0-9]+')) < ? SYNC",
+                    )
+                    .bind(&self.pipeline_prefix)
+                    .bind(&self.pipeline_prefix)
+                    .bind(self.options.generation)
+                    .execute();
+                within(limit, kill).await
+            })
+            .await
+            .copied()
+    }
+
+    /// The condition of every insert: throws [`FENCED`] once a later generation is there.
+    fn condition(&self) -> String {
+        format!(
+            "throwIf((SELECT max(generation) FROM writers WHERE pipeline = {}) > {}, '{FENCED}') = 0",
+            quoted(&self.options.pipeline),
+            self.options.generation
+        )
+    }
+}
+
+/// A text as an SQL literal.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// Stores the parts of one cut, one after the other, and reports its end.
+pub(super) async fn store<R: Ask>(
+    context: Arc<Context>,
+    buffer: BufferId,
+    parcel: u64,
+    parts: Vec<Vec<R>>,
+    doubtful: bool,
+) {
+    for rows in parts {
+        let batch = Batch {
+            number: context.next_batch.fetch_add(1, Ordering::Relaxed),
+            context: &context,
+            buffer,
+            parcel,
+        };
+        if !batch.store(rows, doubtful).await {
+            return;
+        }
+    }
+    // The receiver is gone only when the writer has given up its deadline.
+    let _ = context.ends.send(End {
+        buffer,
+        parcel,
+        too_many_parts: false,
+        stored: true,
+    });
+}
+
+/// One batch's name and place.
+struct Batch<'a> {
+    context: &'a Context,
+    number: u64,
+    buffer: BufferId,
+    parcel: u64,
+}
+
+/// What is known about the batch's token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Fresh,
+    /// An insert with it may have come through.
+    Used,
+    /// An insert with it succeeded, perhaps only because it was used: rows that are missing
+    /// now were not stored by it.
+    Disproved,
+}
+
+impl Batch<'_> {
+    /// Tries until the table has all of `rows`; false if a later run has taken over.
+    async fn store<R: Ask>(&self, mut rows: Vec<R>, doubtful: bool) -> bool {
+        let (began, sent) = (Instant::now(), rows.len());
+        let mut backoff = Backoff::new();
+        let mut doubt = doubtful;
+        let (mut token_number, mut token) = (0u32, Token::Fresh);
+        let mut tries = 0u32;
+        while !rows.is_empty() {
+            let outcome = if doubt {
+                self.settle(&mut rows).await.map(|present| {
+                    doubt = false;
+                    // Other rows need another token, and so do those that a success left out.
+                    if present > 0 || token == Token::Disproved {
+                        (token_number, token) = (token_number + 1, Token::Fresh);
+                    }
+                })
+            } else {
+                tries += 1;
+                match self.insert(&rows, token_number, tries).await {
+                    Ok(()) if token == Token::Fresh => {
+                        self.release(&rows);
+                        rows.clear();
+                        Ok(())
+                    }
+                    Ok(()) => {
+                        (doubt, token) = (true, Token::Disproved);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            if let Err(error) = outcome {
+                let fault = Fault::of(&error);
+                if !fault.clean {
+                    doubt = true;
+                    if token == Token::Fresh {
+                        token = Token::Used;
+                    }
+                }
+                if fault.remedy == Remedy::Stop {
+                    self.context.shared.end(FENCED);
+                    return false;
+                }
+                self.wait::<R>(&fault, rows.len(), &mut backoff).await;
+            }
+        }
+        self.context
+            .shared
+            .counts
+            .batches
+            .fetch_add(1, Ordering::Relaxed);
+        self.context.tell(Notice::Stored {
+            table: R::TABLE,
+            rows: sent,
+            took: began.elapsed(),
+        });
+        true
+    }
+
+    /// Tells of a failure and waits for the next try.
+    async fn wait<R: Ask>(&self, fault: &Fault, rows: usize, backoff: &mut Backoff) {
+        let retry_in = backoff.next(fault.remedy);
+        let table = R::TABLE.name();
+        let advice = fault.advice();
+        if fault.remedy == Remedy::Report {
+            error!(table, rows, code = fault.code, retry_in = ?retry_in,
+                "ClickHouse refuses a batch, which is kept; {advice}: {}", fault.text);
+        } else if backoff.tries() == 1 || backoff.tries().is_multiple_of(10) {
+            warn!(table, rows, code = fault.code, retry_in = ?retry_in,
+                "could not store a batch, trying again: {}", fault.text);
+        }
+        if fault.remedy == Remedy::Widen {
+            self.widen();
+        }
+        self.context.shared.failed(&fault.text);
+        self.context.tell(Notice::Failed {
+            table: R::TABLE,
+            rows,
+            code: fault.code,
+            error: fault.text.clone(),
+            retry_in,
+            advice: (fault.remedy != Remedy::Retry).then_some(advice),
+        });
+        tokio::time::sleep(retry_in).await;
+    }
+
+    fn widen(&self) {
+        let _ = self.context.ends.send(End {
+            buffer: self.buffer,
+            parcel: self.parcel,
+            too_many_parts: true,
+            stored: false,
+        });
+    }
+
+    /// Makes sure that no earlier insert of the batch runs, and leaves in `rows` those that
+    /// the table does not have. Returns how many it has.
+    async fn settle<R: Ask>(&self, rows: &mut Vec<R>) -> Result<usize> {
+        let context = self.context;
+        context.register().await?;
+        let limit = context.options.timeout;
+        let kill = context
+            .client
+            .query("KILL QUERY WHERE startsWith(query_id, ?) SYNC")
+            .bind(self.id::<R>())
+            .execute();
+        within(limit, kill).await?;
+        let present = within(limit * 2, R::present(&context.client, rows)).await?;
+        let asked = rows.len();
+        let released = keep_missing(rows, &present);
+        self.release(&released);
+        context
+            .shared
+            .counts
+            .reconciled
+            .fetch_add(1, Ordering::Relaxed);
+        let present = released.len();
+        context.tell(Notice::Reconciled {
+            table: R::TABLE,
+            rows: asked,
+            present,
+        });
+        Ok(present)
+    }
+
+    async fn insert<R: Ask>(&self, rows: &[R], token: u32, tries: u32) -> Result<()> {
+        let context = self.context;
+        context.register().await?;
+        let (table, structure) = (R::TABLE.name(), R::STRUCTURE);
+        let sql = format!(
+            "INSERT INTO {table} ({}) SELECT * FROM input('{structure}') WHERE {} FORMAT RowBinary",
+            columns(structure),
+            context.condition(),
+        );
+        let id = self.id::<R>();
+        let limit = context.options.timeout;
+        // One block, whatever the server's defaults are.
+        let block = rows.len().max(1_048_449).to_string();
+        let mut insert = context
+            .client
+            .insert_formatted_with(sql)
+            .with_setting("query_id", format!("{id}{token}/{tries}"))
+            .with_setting("insert_deduplication_token", format!("{id}{token}"))
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("async_insert", "0")
+            .with_setting("max_insert_block_size", &block)
+            .with_setting("min_insert_block_size_rows", &block)
+            .with_setting("min_insert_block_size_bytes", "0")
+            .with_setting("wait_end_of_query", "1");
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
+        for row in rows {
+            row.encode(&mut chunk);
+            if chunk.len() >= CHUNK_BYTES {
+                let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_BYTES + 4096));
+                within(limit, insert.send(full.into())).await?;
+            }
+        }
+        if !chunk.is_empty() {
+            within(limit, insert.send(chunk.into())).await?;
+        }
+        within(limit * 2, insert.end()).await
+    }
+
+    /// Where all query ids and tokens of the batch begin.
+    fn id<R: Ask>(&self) -> String {
+        format!(
+            "{}{}/{}/",
+            self.context.prefix,
+            R::TABLE.name(),
+            self.number
+        )
+    }
+
+    fn release<R: Ask>(&self, rows: &[R]) {
+        let cost = rows.iter().map(R::cost).sum();
+        self.context.shared.release(R::TABLE, rows.len(), cost);
+    }
+}
+
+/// The names in a structure.
+fn columns(structure: &str) -> String {
+    let names: Vec<_> = structure
+        .split(", ")
+        .filter_map(|column| column.split(' ').next())
+        .collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clickhouse::rows::{EventRow, Record};
+
+    #[test]
+    fn column_names_of_a_structure() {
+        assert_eq!(
+            columns(EventRow::STRUCTURE),
+            "id, type, driver_id, order_id, fence_id, event_time, detected_at, data"
+        );
+    }
+
+    #[test]
+    fn literals_are_quoted() {
+        assert_eq!(quoted(r"a'b\c"), r"'a\'b\\c'");
+    }
+}

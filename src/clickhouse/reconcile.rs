@@ -1,0 +1,140 @@
+//! Asking a table which rows of a batch it has.
+//!
+//! The table is the truth about what an insert with a lost answer did. Questions are by
+//! identity, narrowed by what the table is sorted or indexed by.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
+
+use clickhouse::Client;
+use clickhouse::error::Result;
+use compact_str::CompactString;
+
+use super::rows::{EventRow, LocationRow, Record, RejectedRow};
+
+/// Ids in one question: some hundred kilobytes of SQL.
+const IDS_AT_ONCE: usize = 10_000;
+
+/// A row that its table can be asked for.
+pub(super) trait Ask: Record {
+    /// Which identities of `rows` the table has. The answer may name others as well.
+    fn present(
+        client: &Client,
+        rows: &[Self],
+    ) -> impl Future<Output = Result<HashSet<Self::Key>>> + Send
+    where
+        Self: Sized;
+}
+
+/// Leaves in `rows` those that are not present, and returns the others.
+pub(super) fn keep_missing<R: Record>(rows: &mut Vec<R>, present: &HashSet<R::Key>) -> Vec<R> {
+    let (there, missing) = std::mem::take(rows)
+        .into_iter()
+        .partition(|row| present.contains(&row.key()));
+    *rows = missing;
+    there
+}
+
+/// The least and the greatest of some numbers; an empty range of none.
+fn span(numbers: impl Iterator<Item = i64>) -> RangeInclusive<i64> {
+    let (least, greatest) = numbers.fold((i64::MAX, i64::MIN), |(least, greatest), number| {
+        (least.min(number), greatest.max(number))
+    });
+    least..=greatest
+}
+
+impl Ask for LocationRow {
+    /// A batch's offsets lie close together: one range for each Kafka partition. Times prune
+    /// whole parts, the skip index on offsets prunes within them.
+    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+        let mut partitions: BTreeMap<i32, Vec<&Self>> = BTreeMap::new();
+        for row in rows {
+            partitions.entry(row.kafka_partition).or_default().push(row);
+        }
+        let mut present = HashSet::new();
+        for (partition, rows) in partitions {
+            let offsets = span(rows.iter().map(|row| row.kafka_offset));
+            let times = span(rows.iter().map(|row| row.timestamp));
+            let found = client
+                .query(
+                    "SELECT kafka_offset FROM driver_locations \
+                     WHERE kafka_partition = ? AND kafka_offset BETWEEN ? AND ? \
+                     AND timestamp BETWEEN fromUnixTimestamp64Milli(?) \
+                     AND fromUnixTimestamp64Milli(?)",
+                )
+                .bind(partition)
+                .bind(offsets.start())
+                .bind(offsets.end())
+                .bind(times.start())
+                .bind(times.end())
+                .fetch_all::<i64>()
+                .await?;
+            present.extend(found.into_iter().map(|offset| (partition, offset)));
+        }
+        Ok(present)
+    }
+}
+
+impl Ask for EventRow {
+    /// By id, some at a time; drivers and times are what the table is sorted by.
+    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+        let mut present = HashSet::new();
+        for rows in rows.chunks(IDS_AT_ONCE) {
+            let times = span(rows.iter().map(|row| row.event_time));
+            let drivers: HashSet<u64> = rows.iter().map(|row| row.driver_id).collect();
+            let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+            let found = client
+                .query(
+                    "SELECT id FROM events WHERE driver_id IN ? \
+                     AND event_time BETWEEN fromUnixTimestamp64Milli(?) \
+                     AND fromUnixTimestamp64Milli(?) AND id IN ?",
+                )
+                .bind(drivers.into_iter().collect::<Vec<_>>())
+                .bind(times.start())
+                .bind(times.end())
+                .bind(ids)
+                // A long list of ids is well over the default of 256 KiB.
+                .with_setting("max_query_size", "67108864")
+                .with_setting("max_ast_elements", "1000000")
+                .with_setting("max_expanded_ast_elements", "1000000")
+                .fetch_all::<String>()
+                .await?;
+            present.extend(found);
+        }
+        Ok(present)
+    }
+}
+
+impl Ask for RejectedRow {
+    /// The identity is the sorting key.
+    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+        let mut sources: BTreeMap<(&CompactString, i32), Vec<&Self>> = BTreeMap::new();
+        for row in rows {
+            sources
+                .entry((&row.topic, row.kafka_partition))
+                .or_default()
+                .push(row);
+        }
+        let mut present = HashSet::new();
+        for ((topic, partition), rows) in sources {
+            let offsets = span(rows.iter().map(|row| row.kafka_offset));
+            let found = client
+                .query(
+                    "SELECT kafka_offset FROM rejected_updates \
+                     WHERE topic = ? AND kafka_partition = ? AND kafka_offset BETWEEN ? AND ?",
+                )
+                .bind(topic.as_str())
+                .bind(partition)
+                .bind(offsets.start())
+                .bind(offsets.end())
+                .fetch_all::<i64>()
+                .await?;
+            present.extend(
+                found
+                    .into_iter()
+                    .map(|offset| (topic.clone(), partition, offset)),
+            );
+        }
+        Ok(present)
+    }
+}
