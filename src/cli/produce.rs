@@ -9,6 +9,7 @@ use super::{Failure, target::Target};
 use crate::kafka::producer::{Producer, ProducerError, Record, Settings};
 use crate::kafka::routing::RouteTable;
 use crate::model::{DriverId, Input, Position, TimeMs};
+use crate::wire::{UpdateMessage, encode_update};
 
 /// How long Kafka may take to acknowledge.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
@@ -162,23 +163,30 @@ impl Message {
     }
 
     fn value(&self, now_ms: TimeMs) -> Vec<u8> {
-        let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
             Self::Update {
                 driver,
                 position,
                 state,
-            } => format!(
-                r#"{{"driverId":{driver},"longitude":{},"latitude":{},"state":{},"timestamp":{now_ms}}}"#,
-                position.longitude,
-                position.latitude,
-                text(state),
-            ),
+            } => {
+                let mut value = Vec::new();
+                let message = UpdateMessage {
+                    driver: *driver,
+                    position: *position,
+                    state: Some(state),
+                    timestamp_ms: Some(now_ms),
+                    accuracy_m: None,
+                    speed_mps: None,
+                    heading_deg: None,
+                };
+                encode_update(&message, &mut value);
+                value
+            }
             Self::Named { name, location } => {
-                format!(r#"{{"name":{},"location":{}}}"#, text(name), text(location))
+                let text = |text: &str| serde_json::Value::from(text).to_string();
+                format!(r#"{{"name":{},"location":{}}}"#, text(name), text(location)).into_bytes()
             }
         }
-        .into_bytes()
     }
 }
 
@@ -217,13 +225,13 @@ mod tests {
                 "  0007\t-90 1.8e2  no\"rth\r",
                 "7",
                 "no\"rth",
-                r#"{"driverId":7,"longitude":180,"latitude":-90,"state":"no\"rth","timestamp":1790000000123}"#,
+                r#"{"driverId":7,"longitude":180.0,"latitude":-90.0,"state":"no\"rth","timestamp":1790000000123}"#,
             ),
             (
                 "9223372036854775807 1 2 x",
                 "9223372036854775807",
                 "x",
-                r#"{"driverId":9223372036854775807,"longitude":2,"latitude":1,"state":"x","timestamp":1790000000123}"#,
+                r#"{"driverId":9223372036854775807,"longitude":2.0,"latitude":1.0,"state":"x","timestamp":1790000000123}"#,
             ),
             (
                 "tony south",

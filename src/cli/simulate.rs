@@ -134,7 +134,8 @@ fn plan(args: &Args, now_ms: TimeMs) -> Result<(Plan, Settings), Failure> {
         settings.pace = Pace::Max;
         let length_s = match settings.limit {
             Limit::CityTime(time) => time.as_secs_f64(),
-            Limit::Updates(count) => count as f64 / plan.rate_per_s(),
+            // Silent phones make it take a little longer.
+            Limit::Updates(count) => 1.03 * count as f64 / plan.rate_per_s(),
             Limit::Never => {
                 return Err(anyhow::anyhow!(
                     "--rate max needs an end: add --count N or --duration S"
@@ -288,7 +289,7 @@ mod tests {
     fn a_history_ends_now() {
         let (plan, settings) = planned("--rate max --count 60000").unwrap();
         assert_eq!(settings.pace, Pace::Max);
-        assert_eq!(plan.start_ms, 1_790_000_000_000 - 60_000);
+        assert_eq!(plan.start_ms, 1_790_000_000_000 - 61_800);
         let (plan, _) = planned("--rate max --duration 5").unwrap();
         assert_eq!(plan.start_ms, 1_790_000_000_000 - 5_000);
         assert!(planned("--rate max").unwrap_err().contains("--count N"));

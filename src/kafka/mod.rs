@@ -4,6 +4,7 @@
 //! reading the epoch log back, and telling lag tools how far the job is ([`Progress`]).
 //! Never decides what an event is; never uses a consumer group to assign partitions.
 
+pub mod admin;
 mod client;
 mod committer;
 mod epoch_log;

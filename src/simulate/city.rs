@@ -4,12 +4,10 @@
 //! them diagonal. Everything is planar metres east and north of the centre; [`City::position`]
 //! turns them into degrees.
 
+use crate::geo::EARTH_RADIUS_M;
 use crate::model::Position;
 
 use super::dice::Dice;
-
-/// The sphere's radius, m (contract, section 3).
-const EARTH_RADIUS_M: f64 = 6_371_008.8;
 
 /// Index of a street corner.
 pub(super) type Node = u32;

@@ -13,7 +13,6 @@ mod agenda;
 mod city;
 mod dice;
 mod driver;
-mod encode;
 mod message;
 mod orders;
 mod run;
@@ -147,4 +146,19 @@ struct Fix {
     accuracy_m: Option<f32>,
     /// Speed m/s and heading in degrees.
     motion: Option<(f32, f32)>,
+}
+
+/// Writes decimal digits: every key, so without the formatter.
+fn write_number(mut n: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }

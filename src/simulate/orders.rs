@@ -4,13 +4,14 @@
 use compact_str::format_compact;
 
 use crate::model::{DriverId, Order, OrderId, OrderStatus, Stop};
+use crate::wire::encode_order;
 
 use super::agenda::Task;
 use super::city::Venue;
 use super::driver::{NONE, Phase};
-use super::encode;
 use super::message::{Batch, What};
 use super::simulation::Simulation;
+use super::write_number;
 
 /// How many drivers are looked at for one that is free.
 const LOOKS: u32 = 12;
@@ -137,7 +138,7 @@ impl Simulation {
                     None,
                     |key| {
                         key.extend_from_slice(prefix.as_bytes());
-                        encode::integer(serial, key);
+                        write_number(serial, key);
                     },
                     None::<fn(&mut Vec<u8>)>,
                 );
@@ -360,7 +361,7 @@ impl Simulation {
             at_ms,
             None,
             |key| key.extend_from_slice(order.id.0.as_bytes()),
-            Some(|value: &mut Vec<u8>| encode::order(&order, value)),
+            Some(|value: &mut Vec<u8>| value.extend(encode_order(&order))),
         );
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use compact_str::format_compact;
 
-use crate::model::{Fence, FenceId, TimeMs};
+use crate::model::{DriverId, Fence, FenceId, TimeMs};
+use crate::wire::{UpdateMessage, encode_fence, encode_update};
 
 use super::agenda::{Agenda, Held, Task};
 use super::city::{City, Point, STATES};
@@ -12,7 +13,7 @@ use super::dice::Dice;
 use super::driver::{Driver, Phase};
 use super::message::{Batch, Counts, Oddity, What};
 use super::orders::Slot;
-use super::{CENTER, Fix, Plan, encode, zones};
+use super::{CENTER, Fix, Plan, write_number, zones};
 
 /// Surges at a time, at most.
 const SURGES: usize = 3;
@@ -227,8 +228,8 @@ impl Simulation {
             fix: Fix {
                 position: self.city.position(at),
                 state: STATES[self.city.state(at)],
-                accuracy_m: detailed.then_some(3.0 + 2.0 * error_m),
-                motion: detailed.then_some((speed_mps, heading_deg)),
+                accuracy_m: detailed.then_some(tenths(3.0 + 2.0 * error_m)),
+                motion: detailed.then_some((tenths(speed_mps), tenths(heading_deg))),
             },
             taken_ms: now_ms,
             oddity: Oddity::None,
@@ -253,7 +254,7 @@ impl Simulation {
                 let accuracy_m = self.dice.between(120.0, 600.0) as f32;
                 let [dx, dy] = self.somewhere();
                 let at = [at[0] + dx * accuracy_m, at[1] + dy * accuracy_m];
-                held.fix.accuracy_m = Some(accuracy_m);
+                held.fix.accuracy_m = Some(tenths(accuracy_m));
                 held.fix.position = self.city.position(at);
                 self.push_update(held, sent_ms, out);
             }
@@ -305,8 +306,25 @@ impl Simulation {
             What::Update(held.oddity),
             sent_ms,
             Some(held.fix.state),
-            |key| encode::integer(held.driver, key),
-            Some(|value: &mut Vec<u8>| encode::update(held.driver, &held.fix, taken_ms, value)),
+            |key| write_number(held.driver, key),
+            Some(|value: &mut Vec<u8>| {
+                let Fix {
+                    position,
+                    state,
+                    accuracy_m,
+                    motion,
+                } = held.fix;
+                let message = UpdateMessage {
+                    driver: DriverId(held.driver),
+                    position,
+                    state: Some(state),
+                    timestamp_ms: Some(taken_ms),
+                    accuracy_m,
+                    speed_mps: motion.map(|(speed_mps, _)| speed_mps),
+                    heading_deg: motion.map(|(_, heading_deg)| heading_deg),
+                };
+                encode_update(&message, value);
+            }),
         );
     }
 
@@ -335,13 +353,18 @@ impl Simulation {
     }
 }
 
+/// As exact as phones pretend to be.
+fn tenths(x: f32) -> f32 {
+    (x * 10.0).round() / 10.0
+}
+
 fn push_fence(fence: &Fence, at_ms: i64, out: &mut Batch) {
     out.push(
         What::Fence,
         at_ms,
         None,
         |key| key.extend_from_slice(fence.id.0.as_bytes()),
-        Some(|value: &mut Vec<u8>| encode::fence(fence, value)),
+        Some(|value: &mut Vec<u8>| value.extend(encode_fence(fence))),
     );
 }
 
