@@ -149,7 +149,8 @@ fn full(kind: EventKind) -> Event {
         source,
         event_time_ms: 1_790_000_000_123,
         detected_at_ms: 1_790_000_000_400,
-        position: Some(Position {
+        // Of orders only a delivery is judged by a fix.
+        position: (family != "order" || to_a_place).then_some(Position {
             longitude: 180.0,
             latitude: -90.0,
         }),
