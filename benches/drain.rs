@@ -212,7 +212,7 @@ impl Bench<'_> {
             &Routes::default(),
             plan,
             &settings,
-            &AtomicBool::new(false),
+            &|| false,
             |_| {},
         )
         .expect("the city is preloaded");

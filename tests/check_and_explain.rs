@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use riderflow::services::{Options, Services};
+
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/rider-alerts.toml");
 
 fn riderflow(arguments: &[&str]) -> Output {
@@ -84,4 +86,65 @@ fn explain_prints_what_the_golden_files_hold() {
     }
     let output = riderflow(&["explain", SHIPPED, "--format", "png"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn services_out_of_reach_are_exit_code_4_and_both_are_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Port 1 is reserved, and nothing answers there.
+    let path = file_with(
+        folder.path(),
+        "name = \"x\"\nkafka.brokers = \"127.0.0.1:1\"\nclickhouse.url = \"http://127.0.0.1:1\"\n",
+    );
+    let output = riderflow(&["check", &path.display().to_string(), "--connect"]);
+    assert_eq!(output.status.code(), Some(4));
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("pipeline x is valid\n"), "{stdout}");
+    let stderr = text(&output.stderr);
+    for service in ["could not reach Kafka", "could not reach ClickHouse"] {
+        assert!(stderr.contains(service), "{stderr}");
+    }
+}
+
+#[test]
+fn connect_compares_what_is_there_and_creates_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = Options::for_tests(
+        folder.path().join("services"),
+        env!("CARGO_BIN_EXE_riderflow"),
+    );
+    let services = Services::start(&options).expect("the services start");
+    let ask = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_riderflow"))
+            .args(arguments)
+            .env("RIDERFLOW_KAFKA", services.kafka())
+            .env("RIDERFLOW_CLICKHOUSE", services.clickhouse_url())
+            .output()
+            .expect("the binary was built for this test")
+    };
+    // Twice: the first look must not have created anything.
+    for _ in 0..2 {
+        let output = ask(&["check", SHIPPED, "--connect"]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        for missing in ["rider-notifications", "driver_locations"] {
+            assert!(stderr.contains(missing), "{stderr}");
+        }
+    }
+    assert_eq!(ask(&["init", SHIPPED]).status.code(), Some(0));
+    let output = ask(&["check", SHIPPED, "--connect"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.contains("all topics are as they should be"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("all tables are as they should be"),
+        "{stdout}"
+    );
+
+    let output = ask(&["check", SHIPPED, "--connect", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["services"]["clickhouse"]["ok"], true);
 }

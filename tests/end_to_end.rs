@@ -145,7 +145,7 @@ fn write_story(sender: &mut Sender) -> Story {
     let inside = send(1, 453, 77.602, 12.972, 12, 12, "ok");
     let in_hole = send(0, 453, 77.605, 12.975, 14, 14, "ok");
     let on_edge = send(1, 453, 77.605, 12.974, 16, 16, "ok");
-    send(0, 453, 77.605, 12.960, 16, 16, "duplicate");
+    send(0, 453, 77.605, 12.960, 17, 16, "duplicate");
     send(1, 453, 77.605, 12.960, 18, 11, "late");
     let outside = send(0, 453, 77.611, 12.975, 20, 20, "ok");
     for step in 1..=14 {
@@ -394,18 +394,18 @@ fn every_bad_message_is_answered_by_its_reason_and_harms_no_good_one() {
     assert_eq!(rejected.into_iter().collect::<BTreeSet<_>>(), wanted);
 }
 
-/// Sends `per_second` updates a second of 100 drivers for `seconds`, as of now, from a thread
-/// of its own; returns how many.
+/// Sends `per_second` updates a second for `seconds`, as of now, from a thread of its own;
+/// returns how many. Each driver sends 20 a second, and goes to and fro through the fence of
+/// [`add_fence`] at 65 m/s, twice in 10 s.
 fn stream(lab: &Lab, seconds: u64, per_second: u64) -> JoinHandle<usize> {
     let mut sender = lab.sender();
     std::thread::spawn(move || {
         let start = Instant::now();
         let mut sent = 0;
-        for second in 0..seconds {
-            for index in 0..per_second {
-                let driver = index % 100;
-                // Along one line, in and out of the fence.
-                let lon = 77.600 + 0.000_01 * (sent / 100 % 1_500) as f64;
+        for round in 0..20 * seconds {
+            let there_and_back = (round % 200).min(200 - round % 200);
+            let lon = 77.600 + 0.000_03 * there_and_back as f64;
+            for driver in 0..per_second / 20 {
                 let value = update(driver, lon, 12.975, now_ms());
                 let key = driver.to_string();
                 let partition = (driver % 2) as i32;
@@ -418,7 +418,7 @@ fn stream(lab: &Lab, seconds: u64, per_second: u64) -> JoinHandle<usize> {
                 );
                 sent += 1;
             }
-            let next = Duration::from_secs(second + 1);
+            let next = Duration::from_millis(50 * (round + 1));
             std::thread::sleep(next.saturating_sub(start.elapsed()));
         }
         sender.flush();
@@ -426,8 +426,8 @@ fn stream(lab: &Lab, seconds: u64, per_second: u64) -> JoinHandle<usize> {
     })
 }
 
-fn add_square_fence(lab: &Lab) {
-    let geometry = json!({"type": "Polygon", "coordinates": [square(77.601, 12.970, 0.010)]});
+fn add_fence(lab: &Lab) {
+    let geometry = json!({"type": "Polygon", "coordinates": [square(77.601, 12.9745, 0.001)]});
     let value = fence(geometry, json!({}));
     let mut sender = lab.sender();
     sender.send("geofences", 0, now_ms(), Some(b"f-1"), Some(&value));
@@ -454,7 +454,7 @@ fn clickhouse_away_for_20_seconds_delays_only_clickhouse() {
     let mut lab = lab("clickhouse away");
     let pipeline = lab.pipeline("outage", "clickhouse.batch_rows = 1000");
     lab.init(&pipeline);
-    add_square_fence(&lab);
+    add_fence(&lab);
     let job = lab.run(&pipeline, 2);
     let stream = stream(&lab, 30, 2_000);
 
@@ -486,7 +486,7 @@ fn clickhouse_killed_in_mid_insert_gets_every_row_once() {
     let mut lab = lab("clickhouse killed");
     let pipeline = lab.pipeline("mid-insert", "clickhouse.batch_rows = 1000");
     lab.init(&pipeline);
-    add_square_fence(&lab);
+    add_fence(&lab);
     let job = lab.run(&pipeline, 2);
     let stream = stream(&lab, 8, 10_000);
     for _ in 0..3 {
@@ -512,7 +512,7 @@ fn a_broker_restart_loses_and_repeats_nothing() {
     let mut lab = lab("broker restart");
     let pipeline = lab.pipeline("restart", "");
     lab.init(&pipeline);
-    add_square_fence(&lab);
+    add_fence(&lab);
     let mut job = lab.run(&pipeline, 2);
     let stream = stream(&lab, 20, 2_000);
     wait_until(LONG, "events come", || {
@@ -549,7 +549,7 @@ fn a_job_that_is_started_again_goes_on_where_it_stopped() {
     let lab = lab("start again");
     let pipeline = lab.pipeline("again", "");
     lab.init(&pipeline);
-    add_square_fence(&lab);
+    add_fence(&lab);
     let stream = stream(&lab, 12, 2_000);
     for workers in [1, 2] {
         let job = lab.run(&pipeline, workers);

@@ -5,15 +5,24 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Failure;
+use super::init::{table_failure, topic_failure};
+use crate::clickhouse::{DATABASE, Server, migrate};
 use crate::config::{self, ConfigError, Pipeline};
 use crate::dataflow::graph::{Graph, Store, StoreKind};
+use crate::kafka::admin;
 
 /// Validates a pipeline file and, with --connect, the services and tables.
+///
+/// Nothing is created or changed; `init` creates what is missing. The exit code is 3 for a bad
+/// file, 4 for a service that can't be reached, and 1 for topics or tables that differ.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The pipeline file
     pub(super) pipeline: std::path::PathBuf,
-    /// Prints one JSON object
+    /// Also compare Kafka's topics and ClickHouse's tables with what the pipeline needs
+    #[arg(long)]
+    connect: bool,
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -28,16 +37,90 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     })?;
     let graph = Graph::of(&pipeline);
     let warnings = warnings(&pipeline);
+    let services = if args.connect {
+        connect(&pipeline)
+    } else {
+        Vec::new()
+    };
     if args.json {
-        let report = report(&file, &pipeline, &graph, &warnings);
+        let mut report = report(&file, &pipeline, &graph, &warnings);
+        add_services(&mut report, &services);
         super::print(&format!("{report}\n"))?;
     } else {
-        super::print(&summary(&file, &pipeline, &graph))?;
+        let mut text = summary(&file, &pipeline, &graph);
+        for service in services.iter().filter(|service| service.outcome.is_ok()) {
+            text.push_str(&format!("{}\n", service.praise));
+        }
+        super::print(&text)?;
     }
     for warning in &warnings {
         eprintln!("warning: {warning}");
     }
-    Ok(())
+    verdict(services)
+}
+
+/// A service that was asked, and what came of it.
+struct Service {
+    name: &'static str,
+    /// What to say if all is well.
+    praise: String,
+    outcome: Result<(), Failure>,
+}
+
+/// Asks every service that the pipeline needs; one that fails doesn't hide the next.
+fn connect(pipeline: &Pipeline) -> Vec<Service> {
+    let brokers = &pipeline.kafka.brokers;
+    let topics = admin::verify_topics(brokers, pipeline).map_err(topic_failure);
+    let mut services = vec![Service {
+        name: "kafka",
+        praise: format!("Kafka at {brokers}: all topics are as they should be"),
+        outcome: topics,
+    }];
+    if pipeline.clickhouse.enabled {
+        let tables = migrate::verify(&Server::of(pipeline), DATABASE).map_err(table_failure);
+        services.push(Service {
+            name: "clickhouse",
+            praise: format!(
+                "ClickHouse at {}: all tables are as they should be",
+                pipeline.clickhouse.url
+            ),
+            outcome: tables,
+        });
+    }
+    services
+}
+
+fn add_services(report: &mut serde_json::Value, services: &[Service]) {
+    for Service { name, outcome, .. } in services {
+        let error = outcome.as_ref().err();
+        report["services"][name] = json!({
+            "ok": error.is_none(),
+            "reachable": !matches!(error, Some(Failure::Unreachable(_))),
+            "error": error.map(Failure::to_string),
+        });
+        if error.is_some() {
+            report["ok"] = json!(false);
+        }
+    }
+}
+
+/// One failure for all: out of reach weighs more than different.
+fn verdict(services: Vec<Service>) -> Result<(), Failure> {
+    let failures: Vec<Failure> = services
+        .into_iter()
+        .filter_map(|service| service.outcome.err())
+        .collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = failures.iter().map(Failure::to_string).collect();
+    let text = texts.join("\n");
+    let is_unreachable = |failure: &Failure| matches!(failure, Failure::Unreachable(_));
+    if failures.iter().any(is_unreachable) {
+        Err(Failure::Unreachable(text))
+    } else {
+        Err(Failure::Failed(anyhow::anyhow!(text)))
+    }
 }
 
 /// What a refused file looks like as JSON.
@@ -241,6 +324,36 @@ p.toml: pipeline rider-alerts is valid
             refusal["problems"][0]["at"],
             json!({ "line": 3, "column": 1 })
         );
+    }
+
+    #[test]
+    fn out_of_reach_weighs_more_than_different_and_both_are_told() {
+        let service = |name, outcome| Service {
+            name,
+            praise: String::new(),
+            outcome,
+        };
+        let differs = || Err(Failure::Failed(anyhow::anyhow!("a topic differs")));
+        let away = || Err(Failure::Unreachable("ClickHouse is away".into()));
+        assert!(verdict(vec![service("kafka", Ok(()))]).is_ok());
+        let both = verdict(vec![
+            service("kafka", differs()),
+            service("clickhouse", away()),
+        ]);
+        let failure = both.unwrap_err();
+        assert_eq!(failure.exit_code(), 4);
+        assert_eq!(failure.to_string(), "a topic differs\nClickHouse is away");
+        let one = verdict(vec![service("kafka", differs())]);
+        assert_eq!(one.unwrap_err().exit_code(), 1);
+
+        let mut report = json!({ "ok": true });
+        add_services(
+            &mut report,
+            &[service("kafka", Ok(())), service("clickhouse", away())],
+        );
+        assert_eq!(report["ok"], false);
+        assert_eq!(report["services"]["kafka"]["ok"], true);
+        assert_eq!(report["services"]["clickhouse"]["reachable"], false);
     }
 
     #[test]

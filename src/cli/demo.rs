@@ -175,7 +175,14 @@ fn move_city(
                     *behind = progress.is_behind().then_some(progress.behind_s);
                 }
             };
-            simulate::run(&producer, &pipeline.routes, plan, &settings, &asked_to_end, told)
+            simulate::run(
+                &producer,
+                &pipeline.routes,
+                plan,
+                &settings,
+                &asked_to_end,
+                told,
+            )
         });
         while !city.is_finished() {
             if stop.wait(Duration::from_secs(1)) || job.is_ending() {

@@ -48,14 +48,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// The pipeline's server, with user and password from `RIDERFLOW_CLICKHOUSE_USER` and
-    /// `RIDERFLOW_CLICKHOUSE_PASSWORD`.
+    /// The pipeline's server.
     pub fn of(pipeline: &crate::config::Pipeline) -> Self {
-        let from_env = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let clickhouse = &pipeline.clickhouse;
         Self {
-            url: pipeline.clickhouse.url.clone(),
-            user: from_env("RIDERFLOW_CLICKHOUSE_USER"),
-            password: from_env("RIDERFLOW_CLICKHOUSE_PASSWORD"),
+            url: clickhouse.url.clone(),
+            user: clickhouse.user.clone(),
+            password: clickhouse
+                .password
+                .as_ref()
+                .map(|secret| secret.expose().to_owned()),
         }
     }
 

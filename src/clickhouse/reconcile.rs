@@ -94,7 +94,7 @@ impl Ask for EventRow {
                 .bind(times.end())
                 .bind(ids)
                 // A long list of ids is well over the default of 256 KiB.
-                .with_setting("max_query_size", "0")
+                .with_setting("max_query_size", "67108864")
                 .with_setting("max_ast_elements", "1000000")
                 .with_setting("max_expanded_ast_elements", "1000000")
                 .fetch_all::<String>()

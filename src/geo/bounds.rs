@@ -107,10 +107,11 @@ impl LonLatBox {
 
     /// Whether a position is in a box within ±180, its boundary included.
     pub fn holds(&self, position: Position) -> bool {
-        self.contains(Point {
-            x: position.longitude,
-            y: position.latitude,
-        })
+        // Without branches, since whole arrays of positions are asked.
+        (self.west <= position.longitude)
+            & (position.longitude <= self.east)
+            & (self.south <= position.latitude)
+            & (position.latitude <= self.north)
     }
 
     /// The box as one or two boxes within ±180.

@@ -4,7 +4,8 @@ use super::client::KafkaError;
 use super::history::read_to_end;
 use crate::epoch::EpochRecord;
 
-/// The name of a pipeline's epoch log; one partition.
+/// The name of a pipeline's epoch log; one partition. Its keys are a ring of numbers, so that
+/// compaction bounds it.
 pub fn epoch_log_topic(pipeline: &str) -> String {
     format!("riderflow-{pipeline}-epochs")
 }

@@ -5,6 +5,7 @@
 //! Never decides what an event is; the job never lets a consumer group assign its partitions.
 //! For the tools there are [`producer`], [`group`] and [`routing`].
 
+pub mod admin;
 mod client;
 mod committer;
 mod epoch_log;

@@ -31,7 +31,8 @@ pub(super) fn text(out: &mut Vec<u8>, text: &str) {
 
 /// Appends a finite number in the fewest digits that read back the same.
 pub(super) fn number(out: &mut Vec<u8>, value: f64) {
-    write(out, format_args!("{value:?}"));
+    // Writing to a vector can't fail.
+    let _ = serde_json::to_writer(&mut *out, &value);
 }
 
 /// Appends degrees with 1 to 7 decimals.

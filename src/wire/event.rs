@@ -117,16 +117,23 @@ fn rfc3339(time_ms: TimeMs) -> String {
     let time_ms = time_ms.clamp(EARLIEST_TIME_MS, LAST_TIME_MS);
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ms) * 1_000_000)
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    for (value, digits) in [
+        (time.year().unsigned_abs(), 0..4),
+        (u32::from(u8::from(time.month())), 5..7),
+        (u32::from(time.day()), 8..10),
+        (u32::from(time.hour()), 11..13),
+        (u32::from(time.minute()), 14..16),
+        (u32::from(time.second()), 17..19),
+        (u32::from(time.millisecond()), 20..23),
+    ] {
+        let mut rest = value;
+        for digit in text[digits].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+    text.iter().copied().map(char::from).collect()
 }
 
 fn data(event: &Event) -> Vec<u8> {
@@ -181,16 +188,23 @@ fn data(event: &Event) -> Vec<u8> {
     out
 }
 
+/// Writes a field's name behind other fields.
+fn field(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// Writes a text field behind others.
 fn text(out: &mut Vec<u8>, name: &str, value: &str) {
-    encode::write(out, format_args!(",\"{name}\":"));
+    field(out, name);
     encode::text(out, value);
 }
 
 /// Writes a number field behind others; JSON has no place for one that is not finite.
 fn number(out: &mut Vec<u8>, name: &str, value: f64) {
     if value.is_finite() {
-        encode::write(out, format_args!(",\"{name}\":"));
+        field(out, name);
         encode::number(out, value);
     }
 }

@@ -12,7 +12,7 @@ mod bad_inputs;
 
 use bad_inputs::{RECEIVED_AT_MS, bad_inputs, good_inputs};
 
-pub(super) fn place(input: Input) -> Place {
+fn place(input: Input) -> Place {
     Place {
         at_ms: RECEIVED_AT_MS,
         source: Source {
@@ -143,8 +143,9 @@ proptest! {
             match edit {
                 0 => value.insert(at, byte),
                 1 => value.truncate(at),
-                2 => { value.get_mut(at).map(|b| *b = byte); }
-                _ => if at < value.len() { value.remove(at); }
+                _ if at == value.len() => {}
+                2 => value[at] = byte,
+                _ => { value.remove(at); }
             }
         }
         let key = key.unwrap_or(seed_key);

@@ -33,7 +33,16 @@ pub(super) fn shorten(text: &str) -> Cow<'_, str> {
 
 /// The longest start of `text` of at most `bytes` bytes.
 fn head(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+    &text[..boundary(text, bytes)]
+}
+
+/// The last boundary between characters of `text` that is not after byte `at`.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// A fault in `field`, which holds `value`.
@@ -113,7 +122,7 @@ fn malformed(text: &str, error: &serde_json::Error) -> Fault {
         .map(str::len)
         .sum();
     let at = (line_start + error.column()).min(text.len());
-    let start = text.floor_char_boundary(at.saturating_sub(QUOTED_BYTES / 2));
+    let start = boundary(text, at.saturating_sub(QUOTED_BYTES / 2));
     let near = head(&text[start..], QUOTED_BYTES);
     fault(Reason::MalformedJson, "value", near, error)
 }

@@ -312,20 +312,21 @@ fn compare_table(
     };
     let (wanted, is) = (order(expected, found), order(found, expected));
     if let Some(at) = (0..wanted.len()).find(|at| wanted[*at] != is[*at]) {
-        let place = if at == 0 {
-            "FIRST".into()
-        } else {
-            format!("AFTER {}", wanted[at - 1])
-        };
+        // Each after the one before it, from the first that is out of place.
+        let moves: Vec<_> = (at..wanted.len())
+            .map(|at| {
+                let place = match at.checked_sub(1) {
+                    Some(before) => format!("AFTER {}", wanted[before]),
+                    None => "FIRST".into(),
+                };
+                let name = &wanted[at];
+                let column = expected.columns.iter().find(|column| &column.name == name);
+                let r#type = column.map_or("", |column| &column.r#type);
+                format!("MODIFY COLUMN {name} {} {place}", r#type)
+            })
+            .collect();
+        let fix = format!("ALTER TABLE {table} {}", moves.join(", "));
         let name = &wanted[at];
-        let fix = format!(
-            "ALTER TABLE {table} MODIFY COLUMN {name} {} {place}",
-            expected
-                .columns
-                .iter()
-                .find(|c| &c.name == name)
-                .map_or("", |c| &c.r#type)
-        );
         differ(
             Some(name),
             "position",
@@ -346,15 +347,15 @@ impl ColumnShape {
             default,
             ..
         } = self;
-        let mut text = format!("{name} {}", r#type);
-        for part in [default, codec] {
-            if !part.is_empty() {
-                text.push(' ');
-                text.push_str(part);
-            }
-        }
-        text.push_str(&format!(" COMMENT '{}'", comment.replace('\'', "''")));
-        text
+        let comment = format!("COMMENT '{}'", comment.replace('\'', "''"));
+        // In the order that ALTER TABLE takes them.
+        let parts = [name, r#type, default, &comment, codec];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        parts.join(" ")
     }
 }
 
