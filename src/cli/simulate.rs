@@ -31,16 +31,21 @@ pub(super) struct Args {
     fences: u32,
     /// Updates a second of all drivers together, or `max`: as fast as Kafka takes them, with
     /// the timestamps of a history that ends now [default: drivers / interval]
-    #[arg(long, value_name = "N|max", conflicts_with = "interval_s")]
+    #[arg(
+        long,
+        value_name = "N|max",
+        conflicts_with = "interval_s",
+        requires_if("max", "end")
+    )]
     rate: Option<Rate>,
     /// Seconds between two updates of a driver [default: 1]
     #[arg(long, value_name = "S", value_parser = positive)]
     interval_s: Option<f64>,
     /// Stop after so many seconds; with `--rate max`, of the city's time
-    #[arg(long, value_name = "S", value_parser = positive, conflicts_with = "count")]
+    #[arg(long, value_name = "S", value_parser = positive, group = "end")]
     duration: Option<f64>,
     /// Stop after so many updates
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), group = "end")]
     count: Option<u64>,
     /// Fixes every choice
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -292,7 +297,7 @@ mod tests {
         assert_eq!(plan.start_ms, 1_790_000_000_000 - 61_800);
         let (plan, _) = planned("--rate max --duration 5").unwrap();
         assert_eq!(plan.start_ms, 1_790_000_000_000 - 5_000);
-        assert!(planned("--rate max").unwrap_err().contains("--count N"));
+        assert!(planned("--rate max").unwrap_err().contains("--count <N>"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Owns reading by hand assignment ([`Reader`]), the epoch's transaction ([`Committer`]),
 //! reading the epoch log back, and telling lag tools how far the job is ([`Progress`]).
-//! Never decides what an event is; never uses a consumer group to assign partitions.
+//! Never decides what an event is; the job never lets a consumer group assign its partitions.
+//! For the tools there are [`producer`], [`group`] and [`routing`].
 
 pub mod admin;
 mod client;
