@@ -255,7 +255,7 @@ impl Status {
     fn show(&mut self, job: &Job, behind_s: Option<f64>) {
         let metrics = job.metrics();
         self.shown += 1;
-        if !self.terminal && self.shown % 5 != 0 {
+        if !self.terminal && !self.shown.is_multiple_of(5) {
             return;
         }
         let updates = metrics.updates.total();
