@@ -190,6 +190,7 @@ fn given_records_give_exact_events_and_rows_with_1_2_and_4_workers() {
         assert_eq!(job.stop().code(), Some(0), "SIGTERM ends a job well");
 
         let events = events_of(&lab, name);
+        assert_schemas(&events);
         for driver in ["7", "453"] {
             let of_driver = |id: &String| id.ends_with(&format!("/{driver}"));
             let expected: Vec<String> = story
