@@ -36,6 +36,30 @@ fn events_of(lab: &Lab, pipeline: &str) -> Vec<Received> {
         .collect()
 }
 
+/// Every event is what its published schema says.
+fn assert_schemas(events: &[Received]) {
+    let mut validators = BTreeMap::new();
+    for event in events {
+        let kind = event.header("ce_type").to_owned();
+        let validator = validators.entry(kind).or_insert_with_key(|kind| {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/events");
+            let text = std::fs::read_to_string(format!("{folder}/{kind}.json")).expect(kind);
+            let schema = serde_json::from_str(&text).expect("a schema is JSON");
+            jsonschema::draft202012::new(&schema).expect("a valid schema")
+        });
+        let data = event.json();
+        let faults: Vec<String> = validator
+            .iter_errors(&data)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(
+            faults.is_empty(),
+            "{}: {faults:?}: {data}",
+            event.header("ce_id")
+        );
+    }
+}
+
 fn ids(events: &[Received]) -> Vec<String> {
     events
         .iter()
