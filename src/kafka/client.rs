@@ -98,6 +98,7 @@ pub(super) fn base_config(brokers: &str) -> ClientConfig {
     config
         .set("bootstrap.servers", brokers)
         .set("client.id", "riderflow")
+        .set("log.connection.close", "false")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000");
     config
