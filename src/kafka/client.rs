@@ -80,7 +80,8 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        tracing::warn!(target: "kafka", "{error}: {reason}");
+        // Whoever polls gets it as well; among them is every end of a partition.
+        tracing::debug!(target: "kafka", "{error}: {reason}");
     }
 }
 
