@@ -423,6 +423,28 @@ fn a_service_comes_back_where_it_was_after_a_stop_and_after_a_kill() {
     assert_eq!(partitions(&kafka, "kept"), 2);
 }
 
+/// The first start chooses other ports when a log has these words.
+#[test]
+fn a_port_that_someone_took_is_named_as_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut services = Services::start(&options(folder.path())).unwrap();
+    services.stop_kafka().unwrap();
+    services.stop_clickhouse().unwrap();
+    let taken = [
+        services.kafka(),
+        services.clickhouse_url().strip_prefix("http://").unwrap(),
+    ]
+    .map(|address| std::net::TcpListener::bind(address).unwrap());
+    for outcome in [services.start_kafka(), services.start_clickhouse()] {
+        let text = outcome.unwrap_err().to_string();
+        assert!(text.contains("Address already in use"), "{text}");
+    }
+    assert!(services.pids().is_empty());
+    drop(taken);
+    services.start_kafka().unwrap();
+    services.start_clickhouse().unwrap();
+}
+
 #[test]
 fn a_service_that_the_environment_names_is_used_and_none_is_started() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use super::Failure;
 use crate::clickhouse::{DATABASE, Server, migrate};
-use crate::config;
+use crate::config::{self, Pipeline};
 use crate::kafka::admin;
 
 /// Creates topics and tables; safe to repeat.
@@ -20,8 +20,9 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
+/// Something that the pipeline needs outside of the job.
 #[derive(serde::Serialize)]
-struct Object {
+pub(super) struct Object {
     /// `topic`, `database` or `table`.
     kind: String,
     name: String,
@@ -30,27 +31,44 @@ struct Object {
 
 pub(super) fn execute(args: Args) -> Result<(), Failure> {
     let pipeline = config::load(&args.pipeline)?;
-    let mut objects = Vec::new();
-
-    let topics = admin::create_topics(&pipeline.kafka.brokers, &pipeline).map_err(topic_failure)?;
-    for topic in topics {
-        if !args.json {
-            println!("{topic}");
+    let objects = create(&pipeline)?;
+    if args.json {
+        let text = serde_json::to_string(&serde_json::json!({ "objects": objects }))
+            .context("could not print the outcome")?;
+        println!("{text}");
+    } else {
+        for Object {
+            kind,
+            name,
+            created,
+        } in &objects
+        {
+            println!(
+                "{kind} {name}: {}",
+                if *created { "created" } else { "was there" }
+            );
         }
-        let admin::TopicOutcome { name, created } = topic;
+    }
+    if !pipeline.clickhouse.enabled {
+        eprintln!("clickhouse.enabled is false: no tables were created");
+    }
+    Ok(())
+}
+
+/// Makes the pipeline's topics and, where ClickHouse is enabled, its tables.
+pub(super) fn create(pipeline: &Pipeline) -> Result<Vec<Object>, Failure> {
+    let mut objects = Vec::new();
+    let topics = admin::create_topics(&pipeline.kafka.brokers, pipeline).map_err(topic_failure)?;
+    for admin::TopicOutcome { name, created } in topics {
         objects.push(Object {
             kind: "topic".into(),
             name,
             created,
         });
     }
-
     if pipeline.clickhouse.enabled {
-        let server = Server::of(&pipeline);
+        let server = Server::of(pipeline);
         for outcome in migrate::apply(&server, DATABASE).map_err(table_failure)? {
-            if !args.json {
-                println!("{outcome}");
-            }
             let (kind, name) = outcome
                 .object
                 .split_once(' ')
@@ -61,16 +79,8 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
                 created: outcome.created,
             });
         }
-    } else {
-        eprintln!("clickhouse.enabled is false: no tables were created");
     }
-
-    if args.json {
-        let text = serde_json::to_string(&serde_json::json!({ "objects": objects }))
-            .context("could not print the outcome")?;
-        println!("{text}");
-    }
-    Ok(())
+    Ok(objects)
 }
 
 /// The exit code for topics that could not be had.

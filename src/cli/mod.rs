@@ -9,8 +9,10 @@ mod explain;
 mod init;
 mod produce;
 mod run;
+mod signals;
 mod simulate;
 mod tail;
+mod target;
 mod up;
 
 use std::process::ExitCode;
@@ -76,8 +78,33 @@ impl Failure {
     }
 }
 
+/// Writes data to standard output; a reader that has gone, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error)
+                .context("could not write to standard output")
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the long-running commands report; `RIDERFLOW_LOG` chooses how much, as in `debug`.
+fn log_to_standard_error() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RIDERFLOW_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
 /// Parses the process's arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
+    log_to_standard_error();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::execute(args),
         Command::Up(args) => up::execute(args),
@@ -94,7 +121,11 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            match &failure {
+                // Begins with file:line:column, as editors expect it.
+                Failure::Config(error) => eprintln!("{error}"),
+                other => eprintln!("error: {other}"),
+            }
             ExitCode::from(failure.exit_code())
         }
     }

@@ -11,12 +11,14 @@
 //! | [`migrate`] | the numbered migrations and the comparison of tables with them |
 //! | `rows` | one struct a table, and the conversion from the model |
 //! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
+//! | [`ask`] | answers as text |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
 //! | `insert` | one batch until it is stored: tries, back-off |
 //! | `spill` | rows on disk while the server is away for long |
 //! | `reconcile` | after an answer was lost: which rows of a batch are there |
 //! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
 
+mod ask;
 mod batches;
 mod fault;
 mod insert;
@@ -26,6 +28,7 @@ mod rows;
 mod spill;
 pub mod writer;
 
+pub use ask::ask;
 pub use writer::{
     Notice, Observer, Options, Rows, SpillOptions, Stats, StoredEvent, Summary, Table, Writer,
     WriterError,
@@ -48,14 +51,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// The pipeline's server, with user and password from `RIDERFLOW_CLICKHOUSE_USER` and
-    /// `RIDERFLOW_CLICKHOUSE_PASSWORD`.
+    /// The pipeline's server.
     pub fn of(pipeline: &crate::config::Pipeline) -> Self {
-        let from_env = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let clickhouse = &pipeline.clickhouse;
         Self {
-            url: pipeline.clickhouse.url.clone(),
-            user: from_env("RIDERFLOW_CLICKHOUSE_USER"),
-            password: from_env("RIDERFLOW_CLICKHOUSE_PASSWORD"),
+            url: clickhouse.url.clone(),
+            user: clickhouse.user.clone(),
+            password: clickhouse
+                .password
+                .as_ref()
+                .map(|secret| secret.expose().to_owned()),
         }
     }
 

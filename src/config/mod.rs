@@ -1,14 +1,28 @@
 //! The pipeline file: one struct per stage, unknown keys rejected.
 //!
-//! Owns the keys, their units and defaults (contract, section 8), and the errors that name
-//! file, line, column and the nearest right word. [`load`] is the only way in.
+//! Owns the keys, their units and defaults ([`KEYS`]), and the errors that name file, line,
+//! column and the nearest right word, all of a file at once. [`load`] is the way in: file,
+//! checks, then the environment's overrides. A [`Pipeline`] that came out of it is valid.
+
+mod error;
+mod nearest;
+mod schema;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod values;
+
+pub use error::{At, ConfigError, Problem};
+pub use schema::{KEYS, Key, Kind, NUMBER_MAX, STAGES, Unit};
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A whole pipeline file.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
     /// The consumer group and the `transactional.id`.
@@ -51,7 +65,7 @@ pub struct Pipeline {
 macro_rules! stage {
     ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ty = $default:expr,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name { $($(#[$fdoc])* pub $field: $ty,)* }
         impl Default for $name {
@@ -80,6 +94,12 @@ stage! {
         batch_rows: usize = 100_000,
         /// A batch is sent at this age, ms. Default 1000.
         batch_ms: u64 = 1_000,
+        /// Never in the file: `RIDERFLOW_CLICKHOUSE_USER`. Default: ClickHouse's own.
+        #[serde(skip)]
+        user: Option<String> = None,
+        /// Never in the file: `RIDERFLOW_CLICKHOUSE_PASSWORD`. Default: none.
+        #[serde(skip)]
+        password: Option<Secret> = None,
     }
 }
 stage! {
@@ -105,7 +125,7 @@ stage! {
     }
 }
 /// `[routes]`: the partition of `rider-updates` for each state.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Routes(
     /// State to partition; the row `default` serves every state without one of its own, and
@@ -177,25 +197,122 @@ stage! {
     }
 }
 
-/// A pipeline file that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` from being printed.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Snapshots {
+    /// The folder that snapshots go to.
+    pub fn folder(&self) -> PathBuf {
+        PathBuf::from(self.url.strip_prefix("file://").unwrap_or(&self.url))
+    }
+}
+
+impl Pipeline {
+    /// A pipeline of this name with every default.
+    pub fn defaults(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kafka: Kafka::default(),
+            clickhouse: Clickhouse::default(),
+            updates: Updates::default(),
+            topics: Topics::default(),
+            routes: Routes::default(),
+            orders: Orders::default(),
+            drivers: Drivers::default(),
+            fences: Fences::default(),
+            windows: Windows::default(),
+            epoch: EpochConfig::default(),
+            snapshots: Snapshots::default(),
+        }
+    }
+
+    /// Reads and validates the text of a pipeline file; `file_name` is for the messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        let problems = validate::problems(text);
+        if !problems.is_empty() {
+            return Err(ConfigError::new(file_name, problems));
+        }
+        let mut pipeline: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map(|span| At::new(text, span));
+            let message = error.message().to_owned();
+            let help = Vec::new();
+            ConfigError::new(file_name, vec![Problem { at, message, help }])
+        })?;
+        // Rows of the file were checked; only the default rows can be beyond the last partition.
+        for partition in pipeline.routes.0.values_mut() {
+            *partition = (*partition).min(pipeline.topics.partitions - 1);
+        }
+        Ok(pipeline)
+    }
+
+    /// Applies the environment's overrides; an empty variable counts as unset.
+    fn override_from(
+        &mut self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
+        let given = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        if let Some(brokers) = given("RIDERFLOW_KAFKA") {
+            refuse("RIDERFLOW_KAFKA", values::brokers_fault(&brokers))?;
+            self.kafka.brokers = brokers;
+        }
+        if let Some(url) = given("RIDERFLOW_CLICKHOUSE") {
+            refuse("RIDERFLOW_CLICKHOUSE", values::url_fault(&url))?;
+            self.clickhouse.url = url;
+        }
+        if let Some(user) = given("RIDERFLOW_CLICKHOUSE_USER") {
+            self.clickhouse.user = Some(user);
+        }
+        if let Some(password) = given("RIDERFLOW_CLICKHOUSE_PASSWORD") {
+            self.clickhouse.password = Some(Secret::new(password));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(variable: &str, fault: Option<String>) -> Result<(), ConfigError> {
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(ConfigError::whole(
+            "environment",
+            format!("{variable} {fault}"),
+        )),
+    }
+}
 
 /// Reads and validates a pipeline file, then applies the environment's overrides.
 ///
 /// # Errors
-/// A file that can't be read or isn't valid, with file, line, column and the nearest right word.
-pub fn load(path: &std::path::Path) -> Result<Pipeline, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError(format!("could not read {}: {error}", path.display())))?;
-    let mut pipeline: Pipeline = toml::from_str(&text)
-        .map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
-    if let Ok(brokers) = std::env::var("RIDERFLOW_KAFKA") {
-        pipeline.kafka.brokers = brokers;
-    }
-    if let Ok(url) = std::env::var("RIDERFLOW_CLICKHOUSE") {
-        pipeline.clickhouse.url = url;
-    }
+/// A file that can't be read, or everything that is wrong with it: file, line, column and the
+/// nearest right word.
+pub fn load(path: &Path) -> Result<Pipeline, ConfigError> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path)
+        .map_err(|error| ConfigError::whole(&file, format!("could not read it: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| ConfigError::whole(&file, format!("it is not UTF-8: {error}")))?;
+    let mut pipeline = Pipeline::parse(&text, &file)?;
+    pipeline.override_from(|name| std::env::var(name).ok())?;
     Ok(pipeline)
 }

@@ -18,6 +18,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::epoch_log_topic;
 use crate::config::Pipeline;
 use crate::model::Input;
 
@@ -44,12 +45,6 @@ const EPOCH_SEGMENT_MS: i64 = 10 * 60_000;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to make topics.
 const CREATION_LIMIT: Duration = Duration::from_secs(30);
-
-/// The topic of a pipeline's epoch log. Its keys are a ring of numbers, so that compaction
-/// bounds it.
-pub fn epoch_log(pipeline_name: &str) -> String {
-    format!("riderflow-{pipeline_name}-epochs")
-}
 
 /// What a setting must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +130,7 @@ fn topics(pipeline: &Pipeline) -> Vec<Topic> {
         Topic::deleting(NOTIFICATIONS, partitions, RESULTS_RETENTION_MS),
         Topic::deleting(DEAD_LETTER, 1, RESULTS_RETENTION_MS)
             .with("max.message.bytes", Setting::AtLeast(DEAD_LETTER_BYTES)),
-        Topic::new(&epoch_log(&pipeline.name), 1, "compact")
+        Topic::new(&epoch_log_topic(&pipeline.name), 1, "compact")
             .with("segment.bytes", Setting::Initially(EPOCH_SEGMENT_BYTES))
             .with("segment.ms", Setting::Initially(EPOCH_SEGMENT_MS)),
     ]

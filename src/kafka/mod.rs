@@ -1,4 +1,30 @@
-//! (to come)
+//! Everything that speaks to Kafka, and the only module that uses rdkafka.
+//!
+//! Owns reading by hand assignment ([`Reader`]), the epoch's transaction ([`Committer`]),
+//! reading the epoch log back, and telling lag tools how far the job is ([`Progress`]).
+//! Never decides what an event is; the job never lets a consumer group assign its partitions.
+//! For the tools there are [`producer`], [`group`] and [`routing`].
 
 pub mod admin;
+mod client;
+mod committer;
+mod epoch_log;
+pub mod group;
+mod history;
+pub mod producer;
+mod progress;
+mod reader;
 pub mod ready;
+pub mod routing;
+
+pub use client::{KafkaError, Partitions, partitions_of};
+pub use committer::{CommitError, Committed, Committer, EpochToCommit};
+pub use epoch_log::{epoch_log_topic, read_epoch_log};
+pub use history::{PastRecord, read_to_end};
+pub use progress::Progress;
+pub use reader::{ReadError, Reader, StartOffset, offsets_since, start_offsets};
+
+/// Where events go.
+pub const NOTIFICATIONS: &str = "rider-notifications";
+/// Where bad input goes.
+pub const DEAD_LETTERS: &str = "rider-updates-dead-letter";

@@ -45,6 +45,15 @@ pub enum Flag {
 }
 
 impl Flag {
+    /// All flags, in declaration order.
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Late,
+        Self::Duplicate,
+        Self::Inaccurate,
+        Self::Teleport,
+    ];
+
     /// The text in `driver_locations.flag`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 /// How often a process that should end is looked at.
-const POLL: Duration = Duration::from_millis(25);
+pub(super) const POLL: Duration = Duration::from_millis(25);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -152,7 +152,7 @@ impl Found {
 }
 
 /// When the process `pid` started, in clock ticks since boot; none if it has ended (a zombie
-/// has).
+/// has, though for a moment its other threads may still hold its files and ports).
 pub(super) fn started_at(pid: u32) -> Option<u64> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -168,10 +168,14 @@ fn parse_stat(stat: &str) -> Option<u64> {
 }
 
 /// Whether a service runs on the folder with this lock file: the kernel holds the lock for as
-/// long as the service's process lives, and not a moment longer.
+/// long as the service's process lives, and not a moment longer. Two that look at once don't
+/// mistake each other for the service.
 pub(super) fn is_locked(lock: &Path) -> bool {
     match File::open(lock) {
-        Ok(file) => matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)),
+        Ok(file) => matches!(
+            file.try_lock_shared(),
+            Err(std::fs::TryLockError::WouldBlock)
+        ),
         Err(_) => false,
     }
 }

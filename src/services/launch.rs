@@ -21,8 +21,8 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 use super::child::{Record, started_at};
 use super::{ServiceError, clickhouse_lib};
 
-/// How long a child waits for its predecessor on the same folder to be gone.
-const FOLDER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a service waits for its predecessor on the same folder to be gone.
+pub(super) const FOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lock file of a service's folder.
 pub(super) const LOCK: &str = "lock";

@@ -46,7 +46,7 @@ impl Progress {
 
     /// A task of about `bytes` bytes.
     pub(super) fn bytes(&self, message: &str, bytes: u64) -> Task<'_> {
-        let template = "{spinner} {msg} {wide_bar} {bytes} of {total_bytes} ({eta})";
+        let template = "{spinner} {msg} {bar:16} {decimal_bytes} of {decimal_total_bytes}";
         self.begin(message, ProgressBar::new(bytes), template)
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::child::{self, Record};
-use super::launch::{LOCK, RECORD};
+use super::launch::{FOLDER_PATIENCE, LOCK, RECORD};
 use super::ports::{self, Ports};
 use super::progress::Progress;
 use super::{Lifetime, ServiceError, files};
@@ -70,6 +70,10 @@ impl Server {
         let (name, version) = (software.name(), software.version());
         let task = progress.task(&format!("starting {name} {version}"));
         let begin = Instant::now();
+        // A killed predecessor keeps its ports as long as its lock.
+        if !wait_until_free(&folder) {
+            return Err(ServiceError::FolderInUse { folder });
+        }
         let ports = ports::choose(&folder)?;
         let mut server = Self {
             address: software.address(ports),
@@ -237,6 +241,18 @@ impl Drop for Server {
         // There is no caller left to tell; the child also dies with this process.
         let _ = self.stop();
     }
+}
+
+/// Waits until no service has `folder`, and so none has its ports; false if one keeps it.
+pub(super) fn wait_until_free(folder: &Path) -> bool {
+    let deadline = Instant::now() + FOLDER_PATIENCE;
+    while child::is_locked(&folder.join(LOCK)) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(child::POLL);
+    }
+    true
 }
 
 /// The service that runs on `folder`, by the lock that only its process holds.

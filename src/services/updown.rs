@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::child::Found;
 use super::progress::Progress;
-use super::server::{GRACE, running};
+use super::server::{GRACE, running, wait_until_free};
 use super::{
     CLICKHOUSE_VARIABLE, KAFKA_VARIABLE, Lifetime, Options, ServiceError, Services, base_folder,
     external, files,
@@ -152,6 +152,7 @@ pub fn down(data_dir: &Path, quiet: bool) -> Result<Vec<Stopped>, ServiceError> 
         let in_order = found
             .terminate(GRACE)
             .map_err(|error| ServiceError::io(format!("stop {service}"), error))?;
+        wait_until_free(&folder);
         // A record of a process that is gone is never believed; this is tidiness.
         let _ = std::fs::remove_file(folder.join(super::launch::RECORD));
         task.done(&format!("stopped {service}"));

@@ -1,0 +1,253 @@
+//! What one update costs the detector, once everything is known: 100,000 drivers, 20,000
+//! orders, 1,000 and 100,000 fences, on one core.
+//!
+//! Density of the input: a city of 33 × 33 km. 10 fences are districts (polygons of 60
+//! vertices, 4 to 12 km across), up to 1,000 are quarters (30 vertices, 0.3 to 1.5 km), the
+//! rest doorways (circles of 10 to 40 m). Each round moves each driver by about 10 m and
+//! takes 1 s of event time; every fifth driver has an open order. Figures per update are
+//! process CPU time of the timed calls alone; how many fences a fix is in, and how many
+//! events come of it, is printed beside.
+//!
+//! Run with `cargo bench --bench detect`.
+
+use std::time::{Duration, Instant};
+
+use riderflow::detect::{Detector, OrderBook, Rules};
+use riderflow::geo::{Area, FenceIndex};
+use riderflow::model::{
+    DriverId, Event, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange,
+    OrderId, OrderStatus, Place, Position, Source, Stop, Update,
+};
+
+const DRIVERS: usize = 100_000;
+const ORDERS: usize = 20_000;
+const ROUNDS: i64 = 20;
+
+/// SplitMix64: the same city every time.
+struct Dice(u64);
+
+impl Dice {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + self.unit() * (high - low)
+    }
+
+    fn spot(&mut self) -> Position {
+        Position {
+            longitude: self.between(77.45, 77.75),
+            latitude: self.between(12.85, 13.15),
+        }
+    }
+}
+
+fn place(input: Input, at_ms: i64) -> Place {
+    let partition = 0;
+    let offset = at_ms;
+    Place {
+        at_ms,
+        source: Source {
+            input,
+            partition,
+            offset,
+        },
+    }
+}
+
+/// A ragged ring around a spot, `across` metres wide.
+fn ring(dice: &mut Dice, across: f64, vertices: usize) -> Geometry {
+    let middle = dice.spot();
+    let mut ring: Vec<Position> = (0..vertices)
+        .map(|i| {
+            let angle = i as f64 / vertices as f64 * std::f64::consts::TAU;
+            let r = across / 2.0 / 111_195.0 * dice.between(0.7, 1.0);
+            Position {
+                longitude: middle.longitude + r * angle.cos(),
+                latitude: middle.latitude + r * angle.sin(),
+            }
+        })
+        .collect();
+    ring.push(ring[0]);
+    Geometry::Polygon(vec![ring])
+}
+
+fn geometry(dice: &mut Dice, number: usize, count: usize) -> Geometry {
+    let quarters = 10 + (count / 10).min(1000);
+    if number < 10 {
+        let across = dice.between(4000.0, 12_000.0);
+        ring(dice, across, 60)
+    } else if number < quarters {
+        let across = dice.between(300.0, 1500.0);
+        ring(dice, across, 30)
+    } else {
+        Geometry::Circle {
+            center: dice.spot(),
+            radius_m: dice.between(10.0, 40.0),
+        }
+    }
+}
+
+/// User and system time of this process.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("this runs on Linux");
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = (fields.split_whitespace().skip(11).take(2))
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Resident memory of this process, bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("this runs on Linux");
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|p| p.parse::<usize>().ok());
+    pages.unwrap_or(0) * 4096
+}
+
+fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
+    (0..)
+        .zip(spots)
+        .map(|(driver, spot)| {
+            spot.longitude += dice.between(-1e-4, 1e-4);
+            spot.latitude += dice.between(-1e-4, 1e-4);
+            Update {
+                place: place(Input::Updates, at_ms),
+                driver: DriverId(driver),
+                position: *spot,
+                event_time_ms: at_ms,
+                received_at_ms: at_ms,
+                accuracy_m: Some(8.0),
+                speed_mps: Some(6.0),
+                heading_deg: None,
+                state: None,
+            }
+        })
+        .collect()
+}
+
+fn measure(fences: usize) {
+    let mut dice = Dice(7);
+    let mut detector = Detector::new(Rules::default());
+    let mut out: Vec<Event> = Vec::new();
+    let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
+
+    for update in round(&mut dice, &mut spots, 1000) {
+        detector.on_update(&update, 0, &mut out);
+    }
+
+    let mut index = FenceIndex::new();
+    let mut areas = Vec::new();
+    let started = Instant::now();
+    for number in 0..fences {
+        let id = FenceId(format!("fence-{number}").into());
+        let geometry = geometry(&mut dice, number, fences);
+        let area = Area::new(&geometry).expect("the rings are stars");
+        index.insert(number as u32, area.boxes());
+        areas.push(area);
+        let fence = Some(Fence {
+            id: id.clone(),
+            name: None,
+            kind: None,
+            geometry,
+            dwell_s: None,
+            exit_margin_m: 20.0,
+        });
+        let place = place(Input::Geofences, 1001);
+        detector.on_fence(FenceChange { place, id, fence }, 0, &mut out);
+    }
+    let per_fence = started.elapsed() / fences as u32;
+
+    let mut book = OrderBook::new();
+    let mut steps = Vec::new();
+    for number in 0..ORDERS {
+        let id = OrderId(format!("order-{number}").into());
+        let stop = |position| Stop {
+            position,
+            place: None,
+        };
+        let order = Some(Order {
+            id: id.clone(),
+            driver: Some(DriverId((number * 5) as u64)),
+            status: OrderStatus::Assigned,
+            pickup: stop(dice.spot()),
+            dropoff: stop(dice.spot()),
+            updated_at_ms: 1002,
+        });
+        let place = place(Input::Orders, 1002);
+        book.apply(OrderChange { place, id, order }, &mut steps);
+    }
+    for step in steps {
+        detector.on_order(step, 0, &mut out);
+    }
+
+    out.clear();
+    let (mut busy, mut wall) = (Duration::ZERO, Duration::ZERO);
+    let mut near = 0;
+    let mut events = 0;
+    for n in 2..2 + ROUNDS {
+        let updates = round(&mut dice, &mut spots, n * 1000);
+        let (cpu_before, started) = (cpu(), Instant::now());
+        for update in &updates {
+            detector.on_update(update, n * 1000, &mut out);
+        }
+        wall += started.elapsed();
+        busy += cpu() - cpu_before;
+        near += out
+            .iter()
+            .filter(|e| e.kind == EventKind::AgentNear)
+            .count();
+        events += out.len();
+        out.clear();
+    }
+    let updates = (DRIVERS as i64 * ROUNDS) as f64;
+
+    let (mut candidates, mut inside) = (0u64, 0u64);
+    for spot in &spots {
+        index.visit(*spot, |slot, _| {
+            candidates += 1;
+            inside += u64::from(areas[slot as usize].contains(*spot));
+        });
+    }
+    println!(
+        "{fences} fences: {:.0} ns CPU ({:.0} ns wall) per update; a fix has {:.2} candidates \
+         and is in {:.2} fences; {:.4} events per update, {near} of them near; {per_fence:?} per fence added before {DRIVERS} drivers",
+        busy.as_nanos() as f64 / updates,
+        wall.as_nanos() as f64 / updates,
+        candidates as f64 / DRIVERS as f64,
+        inside as f64 / DRIVERS as f64,
+        events as f64 / updates,
+    );
+}
+
+/// Memory of drivers that have sent one update and are in no fence.
+fn idle() {
+    let mut dice = Dice(7);
+    let mut detector = Detector::new(Rules::default());
+    let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
+    let updates = round(&mut dice, &mut spots, 1000);
+    let before = resident();
+    for update in &updates {
+        detector.on_update(update, 0, &mut Vec::new());
+    }
+    let bytes = (resident() - before) as f64 / DRIVERS as f64;
+    println!(
+        "{} idle drivers: {bytes:.0} bytes each",
+        detector.driver_count()
+    );
+}
+
+fn main() {
+    idle();
+    for fences in [1_000, 100_000] {
+        measure(fences);
+    }
+}

@@ -1,0 +1,367 @@
+//! The source operator: records become model values, placed in epochs.
+//!
+//! One instance a worker, reading the partitions that are its own. A record is decoded while
+//! its bytes are still in the fetch buffer, so nothing is copied that isn't kept. The
+//! operator holds, on each output, a capability at the floor of its slowest partition.
+//!
+//! Bounds: a partition that is ahead of the frontier by more than [`AHEAD_LIMIT`] records is
+//! paused until the frontier follows; the slowest partition never is, so the frontier always
+//! moves. One activation handles at most [`BATCH`] records of each input.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
+use timely::dataflow::operators::probe::Handle;
+use timely::dataflow::{Scope, StreamVec};
+
+use super::Context;
+use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
+use crate::model::{
+    DeadLetter, Epoch, Fault, FenceChange, Input, OrderChange, Place, TimeMs, Update,
+};
+use crate::wire;
+
+/// Records that a partition may be ahead of the frontier.
+const AHEAD_LIMIT: usize = 400_000;
+/// Records of one input in one activation.
+const BATCH: usize = 8_192;
+/// How long an idle source sleeps before it polls again.
+const IDLE: Duration = Duration::from_millis(2);
+
+/// One input's reader and the partitions that it was opened with.
+pub struct Feed<R> {
+    /// Which input.
+    pub input: Input,
+    /// Where its records come from.
+    pub reader: R,
+    /// The partitions read, with their clocks.
+    pub partitions: Vec<(i32, PartitionClock)>,
+}
+
+/// What the source gives, each in the epoch that it belongs to.
+pub(super) struct Decoded<'scope> {
+    pub(super) updates: StreamVec<'scope, u64, Update>,
+    pub(super) orders: StreamVec<'scope, u64, OrderChange>,
+    pub(super) fences: StreamVec<'scope, u64, FenceChange>,
+    pub(super) dead_letters: StreamVec<'scope, u64, DeadLetter>,
+    pub(super) ranges: StreamVec<'scope, u64, OffsetRange>,
+}
+
+/// Reads `feeds`. `complete` is the frontier of what detection has finished.
+pub(super) fn read_inputs<'scope, R: RecordReader>(
+    scope: Scope<'scope, u64>,
+    feeds: Vec<Feed<R>>,
+    complete: Handle<u64>,
+    context: Rc<Context>,
+) -> Decoded<'scope> {
+    let mut builder = OperatorBuilder::new("read_inputs".to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+
+    let (updates_out, updates) = builder.new_output();
+    let (orders_out, orders) = builder.new_output();
+    let (fences_out, fences) = builder.new_output();
+    let (dead_letters_out, dead_letters) = builder.new_output();
+    let (ranges_out, ranges) = builder.new_output();
+    let mut updates_out = OutputBuilder::from(updates_out);
+    let mut orders_out = OutputBuilder::from(orders_out);
+    let mut fences_out = OutputBuilder::from(fences_out);
+    let mut dead_letters_out = OutputBuilder::from(dead_letters_out);
+    let mut ranges_out = OutputBuilder::from(ranges_out);
+
+    builder.build(move |capabilities| {
+        let mut capabilities = Some(capabilities);
+        let mut feeds: Vec<FeedState<R>> = feeds.into_iter().map(FeedState::new).collect();
+        let mut out = Outboxes::default();
+        move |_frontiers| {
+            let Some(held) = &mut capabilities else {
+                return;
+            };
+            let wall_ms = (context.clock)();
+            let frontier = complete.with_frontier(|frontier| frontier.first().copied());
+            let mut polled = 0;
+            for feed in &mut feeds {
+                match feed.poll(&mut out, frontier, wall_ms, &context) {
+                    Ok(count) => polled += count,
+                    Err(error) => {
+                        (context.fail)(format!("could not read {}: {error}", feed.input.topic()));
+                        // What is incomplete must not look complete: the capabilities stay.
+                        return;
+                    }
+                }
+            }
+
+            let [
+                updates_cap,
+                orders_cap,
+                fences_cap,
+                dead_letters_cap,
+                ranges_cap,
+            ] = &held[..]
+            else {
+                unreachable!("a capability for each of the five outputs")
+            };
+            out.updates.send(&mut updates_out.activate(), updates_cap);
+            out.orders.send(&mut orders_out.activate(), orders_cap);
+            out.fences.send(&mut fences_out.activate(), fences_cap);
+            out.dead_letters
+                .send(&mut dead_letters_out.activate(), dead_letters_cap);
+            out.ranges.send(&mut ranges_out.activate(), ranges_cap);
+
+            // A worker without partitions holds nothing back.
+            match feeds.iter().flat_map(FeedState::floors).min() {
+                None => capabilities = None,
+                Some(floor) => {
+                    for capability in held.iter_mut().filter(|held| *held.time() < floor.0) {
+                        capability.downgrade(&floor.0);
+                    }
+                    if polled > 0 {
+                        activator.activate();
+                    } else {
+                        activator.activate_after(IDLE);
+                    }
+                }
+            }
+        }
+    });
+
+    Decoded {
+        updates,
+        orders,
+        fences,
+        dead_letters,
+        ranges,
+    }
+}
+
+/// Values waiting to be sent, by epoch.
+struct Outbox<T> {
+    epochs: Vec<(Epoch, Vec<T>)>,
+}
+
+impl<T> Default for Outbox<T> {
+    fn default() -> Self {
+        Self { epochs: Vec::new() }
+    }
+}
+
+impl<T: 'static> Outbox<T> {
+    fn push(&mut self, epoch: Epoch, value: T) {
+        match self
+            .epochs
+            .iter_mut()
+            .rev()
+            .find(|(other, _)| *other == epoch)
+        {
+            Some((_, values)) => values.push(value),
+            None => self.epochs.push((epoch, vec![value])),
+        }
+    }
+
+    /// One container an epoch.
+    fn send(
+        &mut self,
+        output: &mut OutputBuilderSession<'_, u64, CapacityContainerBuilder<Vec<T>>>,
+        capability: &Capability<u64>,
+    ) {
+        for (epoch, mut values) in self.epochs.drain(..) {
+            output
+                .session(&capability.delayed(&epoch.0))
+                .give_container(&mut values);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Outboxes {
+    updates: Outbox<Update>,
+    orders: Outbox<OrderChange>,
+    fences: Outbox<FenceChange>,
+    dead_letters: Outbox<DeadLetter>,
+    ranges: Outbox<OffsetRange>,
+}
+
+impl Outboxes {
+    fn decode(&mut self, record: &Record<'_>, epoch: Epoch, at_ms: TimeMs, context: &Context) {
+        let place = Place {
+            at_ms,
+            source: record.source,
+        };
+        let outcome = match record.source.input {
+            Input::Updates => {
+                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits)
+                    .map(|update| self.updates.push(epoch, update))
+            }
+            Input::Orders => {
+                wire::decode_order(record.key, record.value, place, record.timestamp_ms)
+                    .map(|change| self.orders.push(epoch, change))
+            }
+            Input::Geofences => wire::decode_fence(record.key, record.value, place)
+                .map(|change| self.fences.push(epoch, change)),
+        };
+        if let Err(fault) = outcome {
+            self.refuse(record, epoch, place, fault);
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, record: &Record<'_>, epoch: Epoch, place: Place, fault: Fault) {
+        let letter = DeadLetter {
+            place,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            fault,
+        };
+        self.dead_letters.push(epoch, letter);
+    }
+}
+
+struct FeedState<R> {
+    input: Input,
+    reader: R,
+    /// Sorted by partition.
+    partitions: Vec<PartitionState>,
+}
+
+struct PartitionState {
+    partition: i32,
+    clock: PartitionClock,
+    paused: bool,
+    /// Records sent and not known to be finished, by epoch.
+    ahead: VecDeque<(Epoch, usize)>,
+    ahead_total: usize,
+    /// What this activation has read: epoch, first and next offset.
+    range: Option<(Epoch, i64, i64)>,
+}
+
+impl PartitionState {
+    fn finish_range(&mut self, input: Input, ranges: &mut Outbox<OffsetRange>) {
+        if let Some((epoch, first, next)) = self.range.take() {
+            let count = (next - first) as usize;
+            match self.ahead.back_mut() {
+                Some((last, total)) if *last == epoch => *total += count,
+                _ => self.ahead.push_back((epoch, count)),
+            }
+            self.ahead_total += count;
+            let partition = self.partition;
+            ranges.push(
+                epoch,
+                OffsetRange {
+                    input,
+                    partition,
+                    first,
+                    next,
+                },
+            );
+        }
+    }
+
+    /// Forgets what detection has finished; says whether the partition should be paused.
+    fn is_too_far_ahead(&mut self, frontier: Option<u64>) -> bool {
+        let Some(frontier) = frontier else {
+            return false;
+        };
+        while let Some((epoch, count)) = self.ahead.front().copied()
+            && epoch.0 < frontier
+        {
+            self.ahead.pop_front();
+            self.ahead_total -= count;
+        }
+        let resume_below = if self.paused {
+            AHEAD_LIMIT / 2
+        } else {
+            AHEAD_LIMIT
+        };
+        self.ahead_total > resume_below && self.clock.floor().0 > frontier
+    }
+}
+
+impl<R: RecordReader> FeedState<R> {
+    fn new(feed: Feed<R>) -> Self {
+        let mut partitions: Vec<PartitionState> = feed
+            .partitions
+            .into_iter()
+            .map(|(partition, clock)| PartitionState {
+                partition,
+                clock,
+                paused: false,
+                ahead: VecDeque::new(),
+                ahead_total: 0,
+                range: None,
+            })
+            .collect();
+        partitions.sort_by_key(|state| state.partition);
+        Self {
+            input: feed.input,
+            reader: feed.reader,
+            partitions,
+        }
+    }
+
+    fn floors(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.partitions.iter().map(|state| state.clock.floor())
+    }
+
+    fn poll(
+        &mut self,
+        out: &mut Outboxes,
+        frontier: Option<u64>,
+        wall_ms: TimeMs,
+        context: &Context,
+    ) -> Result<usize, R::Error> {
+        for state in &mut self.partitions {
+            let pause = state.is_too_far_ahead(frontier);
+            if pause != state.paused {
+                self.reader.set_paused(state.partition, pause)?;
+                state.paused = pause;
+            }
+        }
+
+        let Self {
+            input,
+            reader,
+            partitions,
+        } = self;
+        let input = *input;
+        let mut records = 0;
+        let polled = reader.poll(BATCH, &mut |polled| match polled {
+            Polled::Record(record) => {
+                let state = find(partitions, record.source.partition);
+                let (epoch, at_ms) =
+                    state
+                        .clock
+                        .admit(record.source.offset, record.timestamp_ms, wall_ms);
+                let next = record.source.offset + 1;
+                match &mut state.range {
+                    Some((open, _, end)) if *open == epoch => *end = next,
+                    _ => {
+                        state.finish_range(input, &mut out.ranges);
+                        state.range = Some((epoch, record.source.offset, next));
+                    }
+                }
+                out.decode(&record, epoch, at_ms, context);
+                records += 1;
+            }
+            Polled::End { partition } => find(partitions, partition).clock.reached_end(),
+        })?;
+
+        for state in &mut self.partitions {
+            state.finish_range(input, &mut out.ranges);
+            state.clock.follow(wall_ms);
+        }
+        context.metrics.records_read.add(input, records);
+        Ok(polled)
+    }
+}
+
+/// The state of a partition that the reader was opened with.
+fn find(partitions: &mut [PartitionState], partition: i32) -> &mut PartitionState {
+    let at = partitions
+        .binary_search_by_key(&partition, |state| state.partition)
+        .expect("a reader delivers only partitions that it was opened with");
+    &mut partitions[at]
+}

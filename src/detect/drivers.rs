@@ -1,0 +1,116 @@
+//! One dense record per driver.
+
+use hashbrown::HashMap;
+
+use super::legs::OrderLegs;
+use super::orders::OrderStep;
+use crate::geo::distance_m;
+use crate::model::{DriverId, OrderId, Position, TimeMs};
+
+/// A reported or implied speed below this says nothing of when a driver will be there, m/s.
+const MIN_SPEED_MPS: f64 = 1.0;
+
+/// All drivers of one worker.
+///
+/// Positions have an array of their own, for a fence's change looks at all of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Drivers {
+    numbers: HashMap<DriverId, u32>,
+    /// By number: the last `ok` fix; not a number where there has been none.
+    pub(super) positions: Vec<Position>,
+    /// By number: all else.
+    pub(super) records: Vec<Driver>,
+}
+
+/// What is known of a driver.
+#[derive(Clone, Debug)]
+pub(super) struct Driver {
+    pub(super) id: DriverId,
+    /// The last `ok` fix.
+    pub(super) last: Option<Fix>,
+    /// The `ok` fix before it: place and event time.
+    previous: Option<(Position, TimeMs)>,
+    /// Slots of the fences on whose visit the driver is, ascending.
+    pub(super) visits: Vec<u32>,
+    /// What it knows of orders, by id.
+    pub(super) orders: Vec<OrderLegs>,
+}
+
+/// An `ok` update, as far as later ones are judged by it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fix {
+    pub(super) position: Position,
+    pub(super) event_time_ms: TimeMs,
+    pub(super) speed_mps: Option<f32>,
+}
+
+impl Drivers {
+    /// A driver's number, given now if it has none yet.
+    pub(super) fn number(&mut self, id: DriverId) -> usize {
+        let next = self.records.len();
+        let number = *self.numbers.entry(id).or_insert(next as u32) as usize;
+        if number == next {
+            self.positions.push(Position {
+                longitude: f64::NAN,
+                latitude: f64::NAN,
+            });
+            self.records.push(Driver {
+                id,
+                last: None,
+                previous: None,
+                visits: Vec::new(),
+                orders: Vec::new(),
+            });
+        }
+        number
+    }
+
+    /// A driver's number, if it has one.
+    pub(super) fn known(&self, id: DriverId) -> Option<usize> {
+        self.numbers.get(&id).map(|&number| number as usize)
+    }
+
+    /// Notes an `ok` fix.
+    pub(super) fn note(&mut self, number: usize, fix: Fix) {
+        self.positions[number] = fix.position;
+        let driver = &mut self.records[number];
+        driver.previous = driver.last.map(|last| (last.position, last.event_time_ms));
+        driver.last = Some(fix);
+    }
+}
+
+impl Driver {
+    /// Seconds to go a distance straight on, by the speed of the last `ok` fix, or else by
+    /// that from the one before to it; `None` if neither is at least 1 m/s.
+    pub(super) fn eta_s(&self, distance: f64) -> Option<f64> {
+        let last = self.last?;
+        let enough = |speed: &f64| *speed >= MIN_SPEED_MPS;
+        let implied = || {
+            let (position, event_time_ms) = self.previous?;
+            let seconds = (last.event_time_ms - event_time_ms) as f64 / 1000.0;
+            Some(distance_m(position, last.position) / seconds).filter(enough)
+        };
+        let reported = last.speed_mps.map(f64::from).filter(enough);
+        Some(distance / reported.or_else(implied)?)
+    }
+
+    /// Follows a step of an order; returns where the driver keeps it, if it still does.
+    pub(super) fn follow(&mut self, step: OrderStep) -> Option<usize> {
+        let by_id = |known: &OrderLegs, id: &OrderId| known.order.cmp(id);
+        match self
+            .orders
+            .binary_search_by(|known| by_id(known, &step.order))
+        {
+            Ok(at) => {
+                let before = self.orders.remove(at);
+                self.orders
+                    .insert(at, OrderLegs::follow(Some(before), step)?);
+                Some(at)
+            }
+            Err(at) => {
+                self.orders.insert(at, OrderLegs::follow(None, step)?);
+                Some(at)
+            }
+        }
+    }
+}

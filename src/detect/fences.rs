@@ -1,0 +1,95 @@
+//! The fences in force, under dense slots.
+
+use hashbrown::HashMap;
+
+use crate::geo::{Area, FenceIndex};
+use crate::model::{FenceId, Position};
+
+/// All fences, and the index over them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fences {
+    slots: HashMap<FenceId, u32>,
+    records: Vec<Option<FenceRecord>>,
+    free: Vec<u32>,
+    index: FenceIndex,
+}
+
+/// One fence in force.
+#[derive(Clone, Debug)]
+pub(super) struct FenceRecord {
+    pub(super) id: FenceId,
+    pub(super) area: Area,
+    /// How far outside a fix must be to end a visit, metres.
+    pub(super) exit_margin_m: f64,
+    /// How many of this worker's drivers visit it.
+    pub(super) visitors: usize,
+}
+
+impl FenceRecord {
+    /// Whether a position that is not inside is farther outside than the exit margin.
+    pub(super) fn is_left_at(&self, position: Position) -> bool {
+        self.exit_margin_m <= 0.0 || self.area.distance_m(position) > self.exit_margin_m
+    }
+}
+
+impl Fences {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn slot(&self, id: &FenceId) -> Option<u32> {
+        self.slots.get(id).copied()
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&FenceRecord> {
+        self.records.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut FenceRecord> {
+        self.records.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Puts a version in force in place of the one before, whose visitors it keeps.
+    pub(super) fn put(&mut self, id: FenceId, area: Area, exit_margin_m: f64) -> u32 {
+        let slot = self.slot(&id).unwrap_or_else(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.records.push(None);
+                (self.records.len() - 1) as u32
+            })
+        });
+        self.index.insert(slot, area.boxes());
+        let visitors = self.get(slot).map_or(0, |record| record.visitors);
+        self.slots.insert(id.clone(), slot);
+        self.records[slot as usize] = Some(FenceRecord {
+            id,
+            area,
+            exit_margin_m,
+            visitors,
+        });
+        slot
+    }
+
+    /// Takes a fence out of force; its slot may stand for another one from now on.
+    pub(super) fn remove(&mut self, slot: u32) {
+        if let Some(record) = self.records.get_mut(slot as usize).and_then(Option::take) {
+            self.slots.remove(&record.id);
+            self.index.remove(slot);
+            self.free.push(slot);
+        }
+    }
+
+    /// Sets `found` to the slots of all fences that contain a position, ascending.
+    pub(super) fn containing(&self, position: Position, found: &mut Vec<u32>) {
+        found.clear();
+        self.index.visit(position, |slot, part| {
+            let inside = |record: &FenceRecord| record.area.part_contains(part, position);
+            if self.get(slot).is_some_and(inside) {
+                found.push(slot);
+            }
+        });
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+    }
+}

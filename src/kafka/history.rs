@@ -1,0 +1,76 @@
+//! Reads a topic from its beginning to its end, committed records only.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{
+    ANSWER_TIMEOUT, KafkaError, Logged, Partitions, partitions_of, reading_config,
+};
+
+/// A record of any topic; its bytes are borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct PastRecord<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The value; `None` is null.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Hands every committed record of `topic` to `visit`, each partition in its order, up to
+/// where the partitions end now.
+///
+/// # Errors
+/// When Kafka does not answer, or the topic isn't there.
+pub fn read_to_end(
+    brokers: &str,
+    topic: &str,
+    visit: &mut dyn FnMut(PastRecord<'_>),
+) -> Result<(), KafkaError> {
+    let Partitions(count) = partitions_of(brokers, &[topic])?[0];
+    let consumer: BaseConsumer<Logged> = reading_config(brokers, "riderflow-history")
+        .set("fetch.wait.max.ms", "10")
+        .create_with_context(Logged)
+        .map_err(KafkaError::failed("make a Kafka consumer"))?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..count {
+        assignment
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .map_err(KafkaError::failed("name a partition"))?;
+    }
+    consumer
+        .assign(&assignment)
+        .map_err(KafkaError::failed(format!("assign {topic}")))?;
+
+    let mut open = count;
+    let mut deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut last_error = ClientError::NoMessageReceived;
+    while open > 0 {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                deadline = Instant::now() + ANSWER_TIMEOUT;
+                visit(PastRecord {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    value: message.payload(),
+                });
+                continue;
+            }
+            Some(Err(ClientError::PartitionEOF(_))) => open -= 1,
+            Some(Err(error)) => last_error = error,
+            None => {}
+        }
+        if open > 0 && Instant::now() > deadline {
+            return Err(KafkaError::Unreachable {
+                brokers: brokers.into(),
+                cause: last_error,
+            });
+        }
+    }
+    Ok(())
+}

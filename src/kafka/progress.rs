@@ -1,0 +1,62 @@
+//! Tells ordinary lag tools how far the job is: offsets of committed epochs, committed under
+//! the pipeline's consumer group, beside the transaction.
+
+use std::collections::BTreeMap;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, reading_config};
+use crate::model::Input;
+
+/// Commits offsets and asks for the partitions' ends.
+pub struct Progress {
+    consumer: BaseConsumer<Logged>,
+    brokers: String,
+}
+
+impl Progress {
+    /// A client in the pipeline's group that reads nothing.
+    ///
+    /// # Errors
+    /// When the client can't be made.
+    pub fn open(brokers: &str, pipeline: &str) -> Result<Self, KafkaError> {
+        let consumer = reading_config(brokers, pipeline)
+            .create_with_context(Logged)
+            .map_err(KafkaError::failed("make a Kafka consumer"))?;
+        Ok(Self {
+            consumer,
+            brokers: brokers.into(),
+        })
+    }
+
+    /// Commits the next offset of each partition.
+    ///
+    /// # Errors
+    /// When Kafka does not take them; the epoch log has them all the same.
+    pub fn commit(&self, next: &BTreeMap<(Input, i32), i64>) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (&(input, partition), &offset) in next {
+            list.add_partition_offset(input.topic(), partition, Offset::Offset(offset))
+                .map_err(KafkaError::failed("name a partition"))?;
+        }
+        self.consumer
+            .commit(&list, CommitMode::Sync)
+            .map_err(KafkaError::failed("commit offsets for lag tools"))
+    }
+
+    /// How many records of a partition are not in a committed epoch.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn lag(&self, input: Input, partition: i32, next: i64) -> Result<i64, KafkaError> {
+        let (_, high) = self
+            .consumer
+            .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
+            .map_err(|cause| KafkaError::Unreachable {
+                brokers: self.brokers.clone(),
+                cause,
+            })?;
+        Ok((high - next).max(0))
+    }
+}
