@@ -209,6 +209,9 @@ pub(super) fn open_writer(
             tracing::info!("{present} of {rows} rows were in {} already", table.name());
         }
     };
-    let options = clickhouse::Options::of(pipeline, generation);
+    let mut options = clickhouse::Options::of(pipeline, generation);
+    if let Some(spill) = &mut options.spill {
+        spill.dir = pipeline.snapshots.folder();
+    }
     Ok(Some(Writer::start(options, Some(Arc::new(observer)))?))
 }
