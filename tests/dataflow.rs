@@ -72,6 +72,11 @@ impl RecordReader for Replay {
         Ok(count)
     }
 
+    fn ask_for_end(&mut self, partition: i32) -> Result<(), Infallible> {
+        self.ended.remove(&partition);
+        Ok(())
+    }
+
     fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), Infallible> {
         if paused {
             self.paused.insert(partition);
