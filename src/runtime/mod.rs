@@ -7,7 +7,7 @@
 //!
 //! Owns start, stop and failure. Every queue is bounded, and a full one holds its giver
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
-//! and is what [`Job::wait`] returns.
+//! and is what [`Job::stop`] returns.
 
 mod commit_loop;
 mod progress_loop;
