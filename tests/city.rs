@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use riderflow::detect::{Detector, OrderBook, Rules};
+use riderflow::detect::{Detector, OrderBook, Outputs, Rules};
 use riderflow::geo::Area;
 use riderflow::model::{EventKind, Flag, Geometry, Place, Position, Source};
 use riderflow::simulate::{Batch, Message, Oddity, Plan, Simulation, What};
@@ -43,31 +43,32 @@ fn demo_minutes(minutes: i64, mut each: impl FnMut(&Batch, &Message, Place)) {
 fn every_message_decodes_without_a_fault_and_its_events_are_many() {
     let mut detector = Detector::new(Rules::default());
     let mut book = OrderBook::new();
-    let (mut steps, mut events) = (Vec::new(), Vec::new());
+    let (mut steps, mut out) = (Vec::new(), Outputs::default());
     let mut flags: BTreeMap<(Oddity, Flag), u32> = BTreeMap::new();
     demo_minutes(1, |batch, message, place| {
         let (key, value, now_ms) = (batch.key(message), batch.value(message), place.at_ms);
         match message.what {
             What::Update(oddity) => {
                 let update = decode_update(value, place, now_ms, &Limits::default()).unwrap();
-                let flag = detector.on_update(&update, now_ms, &mut events);
+                detector.on_update(update, now_ms, &mut out);
+                let flag = out.judged.last().expect("judged at once").flag;
                 *flags.entry((oddity, flag)).or_default() += 1;
             }
             What::Order(_) | What::OrderRemoved => {
                 let change = decode_order(Some(key), value, place, now_ms).unwrap();
                 book.apply(change, &mut steps);
                 for step in steps.drain(..) {
-                    detector.on_order(step, now_ms, &mut events);
+                    detector.on_order(step, now_ms, &mut out);
                 }
             }
             What::Fence | What::FenceRemoved => {
                 let change = decode_fence(Some(key), value, place).unwrap();
-                detector.on_fence(change, now_ms, &mut events);
+                detector.on_fence(change, now_ms, &mut out);
             }
         }
     });
     let mut kinds: BTreeMap<EventKind, u32> = BTreeMap::new();
-    for event in &events {
+    for event in &out.events {
         *kinds.entry(event.kind).or_default() += 1;
     }
     println!("{kinds:?}\n{flags:?}");

@@ -1,11 +1,18 @@
 //! One dense record per driver.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 
+use super::flags::Spot;
 use super::legs::OrderLegs;
 use super::orders::OrderStep;
+use super::rules::Spans;
+use super::silence::Silence;
+use super::timers::NEVER;
+use super::visits::Visit;
 use crate::geo::distance_m;
-use crate::model::{DriverId, OrderId, Position, TimeMs};
+use crate::model::{DriverId, OrderId, Place, Position, TimeMs, Update};
 
 /// A reported or implied speed below this says nothing of when a driver will be there, m/s.
 const MIN_SPEED_MPS: f64 = 1.0;
@@ -28,12 +35,28 @@ pub(super) struct Driver {
     pub(super) id: DriverId,
     /// The last `ok` fix.
     pub(super) last: Option<Fix>,
-    /// The `ok` fix before it: place and event time.
-    previous: Option<(Position, TimeMs)>,
-    /// Slots of the fences on whose visit the driver is, ascending.
-    pub(super) visits: Vec<u32>,
+    /// The `ok` fix before it.
+    previous: Option<Spot>,
+    /// The last teleport, if it came after the last `ok` fix.
+    pub(super) teleport: Option<Spot>,
+    /// Whether it is heard.
+    pub(super) silence: Silence,
+    /// The fences on whose visit the driver is, by slot.
+    pub(super) visits: Vec<Visit>,
     /// What it knows of orders, by id.
     pub(super) orders: Vec<OrderLegs>,
+    /// Updates that wait for others to overtake them, by when they are released.
+    pub(super) held: VecDeque<Held>,
+    /// When the agenda says to look at the driver; no later than any of its deadlines.
+    pub(super) wake_ms: TimeMs,
+}
+
+/// An update that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// Where in the merged order it is judged.
+    pub(super) place: Place,
+    pub(super) update: Update,
 }
 
 /// An `ok` update, as far as later ones are judged by it.
@@ -58,8 +81,12 @@ impl Drivers {
                 id,
                 last: None,
                 previous: None,
+                teleport: None,
+                silence: Silence::default(),
                 visits: Vec::new(),
                 orders: Vec::new(),
+                held: VecDeque::new(),
+                wake_ms: NEVER,
             });
         }
         number
@@ -74,21 +101,53 @@ impl Drivers {
     pub(super) fn note(&mut self, number: usize, fix: Fix) {
         self.positions[number] = fix.position;
         let driver = &mut self.records[number];
-        driver.previous = driver.last.map(|last| (last.position, last.event_time_ms));
+        driver.previous = driver.last.map(|last| last.spot());
+        driver.teleport = None;
         driver.last = Some(fix);
     }
 }
 
+impl Fix {
+    pub(super) fn spot(&self) -> Spot {
+        Spot {
+            position: self.position,
+            event_time_ms: self.event_time_ms,
+        }
+    }
+}
+
 impl Driver {
+    /// Keeps an update until its place in the merged order comes.
+    pub(super) fn hold(&mut self, place: Place, update: Update) {
+        let at = self.held.partition_point(|held| held.place < place);
+        self.held.insert(at, Held { place, update });
+    }
+
+    /// The earliest deadline on the clock, releases aside; [`NEVER`] if there is none.
+    pub(super) fn first_deadline(&self, spans: &Spans) -> TimeMs {
+        let dwells = (self.visits.iter())
+            .filter_map(|visit| Some(visit.begun.due_ms(visit.dwells_after_ms()?)));
+        let stays = (self.orders.iter())
+            .flat_map(|order| &order.legs)
+            .filter_map(|leg| Some(leg.stay.pending()?.due_ms(spans.arrive_ms)));
+        let silence = (self.silence.counts_from()).map(|begun| begun.due_ms(spans.silent_ms));
+        dwells.chain(stays).chain(silence).min().unwrap_or(NEVER)
+    }
+
+    /// Whether an order has the driver on a leg.
+    pub(super) fn has_open_order(&self) -> bool {
+        self.orders.iter().any(|order| order.open.is_some())
+    }
+
     /// Seconds to go a distance straight on, by the speed of the last `ok` fix, or else by
     /// that from the one before to it; `None` if neither is at least 1 m/s.
     pub(super) fn eta_s(&self, distance: f64) -> Option<f64> {
         let last = self.last?;
         let enough = |speed: &f64| *speed >= MIN_SPEED_MPS;
         let implied = || {
-            let (position, event_time_ms) = self.previous?;
-            let seconds = (last.event_time_ms - event_time_ms) as f64 / 1000.0;
-            Some(distance_m(position, last.position) / seconds).filter(enough)
+            let before = self.previous?;
+            let seconds = (last.event_time_ms - before.event_time_ms) as f64 / 1000.0;
+            Some(distance_m(before.position, last.position) / seconds).filter(enough)
         };
         let reported = last.speed_mps.map(f64::from).filter(enough);
         Some(distance / reported.or_else(implied)?)

@@ -25,11 +25,15 @@ mod detector;
 mod drivers;
 mod fences;
 mod flags;
+mod judging;
 mod legs;
 mod near;
 mod orders;
 mod rules;
+mod silence;
+mod stay;
 mod telling;
+mod timers;
 mod visits;
 
 #[cfg(test)]
@@ -39,6 +43,6 @@ mod oracle_tests;
 #[cfg(test)]
 mod orders_tests;
 
-pub use detector::Detector;
+pub use detector::{Detector, Outputs};
 pub use orders::{OrderBook, OrderStep};
 pub use rules::Rules;

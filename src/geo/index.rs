@@ -9,10 +9,15 @@
 //! A point's cell and a box's cells come from the same monotone function of a coordinate, so
 //! rounding can't put a point outside the cells of a box that holds it. Cells keep boxes in
 //! single precision, rounded outward.
+//!
+//! A short segment asks the few cells of its own box on each level. A long one goes down from
+//! the coarse levels, cell by cell along its way, and only where the index knows of something
+//! finer: it pays for what lies along it, not for its length.
 
 use hashbrown::HashMap;
 
 use super::bounds::LonLatBox;
+use super::segment::Segment;
 use crate::model::Position;
 
 /// The finest level: cells of 2.4 m at the equator.
@@ -21,6 +26,12 @@ const FINEST: u32 = 24;
 /// One level in so many is used: fewer probes of memory that is far away, for more tests of
 /// boxes that lie side by side.
 const STEP: usize = 2;
+
+/// The most cells of one level that a segment asks before it goes down along its way.
+const FEW: u64 = 9;
+
+/// A hair in degrees: more than a coordinate is off when it is put into a cell.
+const HAIR_DEG: f64 = 1e-9;
 
 /// A set of boxes by slot, asked for those that hold a point.
 ///
@@ -31,6 +42,8 @@ pub struct FenceIndex {
     /// Entries per level, and which levels have any, as bits.
     counts: [usize; FINEST as usize + 1],
     levels: u32,
+    /// How many entries lie on finer levels within a cell.
+    finer: HashMap<u64, u32>,
     /// What each slot holds.
     boxes: Vec<Vec<LonLatBox>>,
 }
@@ -43,6 +56,17 @@ struct Entry {
     north: f32,
     slot: u32,
     part: u32,
+}
+
+impl Entry {
+    fn bounds(&self) -> LonLatBox {
+        LonLatBox {
+            west: self.west.into(),
+            east: self.east.into(),
+            south: self.south.into(),
+            north: self.north.into(),
+        }
+    }
 }
 
 impl FenceIndex {
@@ -72,6 +96,9 @@ impl FenceIndex {
             for cell in cells {
                 self.cells.entry(cell).or_default().push(entry);
                 self.counts[level as usize] += 1;
+                for above in coarser(cell) {
+                    *self.finer.entry(above).or_default() += 1;
+                }
             }
             self.levels |= 1 << level;
         }
@@ -93,6 +120,14 @@ impl FenceIndex {
                 if let Some(i) = entries.iter().position(found) {
                     entries.swap_remove(i);
                     self.counts[level as usize] -= 1;
+                    for above in coarser(cell) {
+                        if let Some(count) = self.finer.get_mut(&above) {
+                            *count -= 1;
+                            if *count == 0 {
+                                self.finer.remove(&above);
+                            }
+                        }
+                    }
                 }
                 if entries.is_empty() {
                     self.cells.remove(&cell);
@@ -117,15 +152,171 @@ impl FenceIndex {
                 continue;
             };
             for e in entries {
-                let inside = f64::from(e.west) <= lon
-                    && lon <= f64::from(e.east)
-                    && f64::from(e.south) <= lat
-                    && lat <= f64::from(e.north);
-                if inside {
+                if e.bounds().holds(position) {
                     found(e.slot, e.part);
                 }
             }
         }
+    }
+
+    /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for
+    /// few others, telling whether the box holds the segment's end, `to`; in no particular
+    /// order, some more than once. Allocates nothing.
+    pub fn visit_along(
+        &self,
+        segment: &Segment,
+        to: Position,
+        mut found: impl FnMut(u32, u32, bool),
+    ) {
+        let bounds = segment.bounds();
+        self.visit_piece(segment, &bounds, to, &mut found);
+        if bounds.east > 180.0 {
+            let beyond = segment.turned(-1.0);
+            self.visit_piece(&beyond, &beyond.bounds(), to, &mut found);
+        } else if bounds.west < -180.0 {
+            let beyond = segment.turned(1.0);
+            self.visit_piece(&beyond, &beyond.bounds(), to, &mut found);
+        }
+    }
+
+    /// What a segment meets within ±180.
+    fn visit_piece(
+        &self,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        to: Position,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            if cells_of(level, bounds) <= FEW {
+                each_cell(level, bounds, |column, row| {
+                    self.ask(key(level, column, row), bounds, to, found);
+                });
+                continue;
+            }
+            let mut coarse = level;
+            while cells_of(coarse, bounds) > FEW {
+                coarse -= STEP as u32;
+            }
+            let along = Along {
+                segment,
+                bounds,
+                to,
+            };
+            each_cell(coarse, bounds, |column, row| {
+                self.descend(coarse, column, row, &along, found);
+            });
+            return;
+        }
+    }
+
+    /// Asks all cells finer than a cell, and in it, that the segment meets.
+    fn descend(
+        &self,
+        level: u32,
+        column: u64,
+        row: u64,
+        along: &Along<'_>,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        if !self.finer.contains_key(&key(level, column, row)) {
+            return;
+        }
+        let level = level + STEP as u32;
+        for row in row << STEP..(row + 1) << STEP {
+            for column in column << STEP..(column + 1) << STEP {
+                if along
+                    .segment
+                    .meets_box(along.bounds, &cell_box(level, column, row))
+                {
+                    if self.levels & (1 << level) != 0 {
+                        self.ask(key(level, column, row), along.bounds, along.to, found);
+                    }
+                    self.descend(level, column, row, along, found);
+                }
+            }
+        }
+    }
+
+    /// Asks one cell.
+    fn ask(
+        &self,
+        cell: u64,
+        bounds: &LonLatBox,
+        to: Position,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let Some(entries) = self.cells.get(&cell) else {
+            return;
+        };
+        for e in entries {
+            let b = e.bounds();
+            if bounds.overlaps(&b) || b.holds(to) {
+                found(e.slot, e.part, b.holds(to));
+            }
+        }
+    }
+}
+
+/// The columns and rows of a box's cells, as far as it is within ±180.
+fn cells_around(
+    level: u32,
+    b: &LonLatBox,
+) -> (std::ops::RangeInclusive<u64>, std::ops::RangeInclusive<u64>) {
+    let (west, east) = (b.west.max(-180.0), b.east.min(180.0));
+    (
+        column(level, west)..=column(level, east),
+        row(level, b.south)..=row(level, b.north),
+    )
+}
+
+fn cells_of(level: u32, b: &LonLatBox) -> u64 {
+    let (columns, rows) = cells_around(level, b);
+    (columns.end() - columns.start() + 1) * (rows.end() - rows.start() + 1)
+}
+
+fn each_cell(level: u32, b: &LonLatBox, mut ask: impl FnMut(u64, u64)) {
+    let (columns, rows) = cells_around(level, b);
+    for row in rows {
+        for column in columns.clone() {
+            ask(column, row);
+        }
+    }
+}
+
+/// A long segment on its way.
+struct Along<'a> {
+    segment: &'a Segment,
+    bounds: &'a LonLatBox,
+    to: Position,
+}
+
+/// The cells of coarser levels around a cell.
+fn coarser(cell: u64) -> impl Iterator<Item = u64> {
+    let (level, column, row) = (cell >> 50, cell >> 25 & 0x1ff_ffff, cell & 0x1ff_ffff);
+    let steps = level as usize / STEP;
+    (1..=steps).map(move |up| {
+        let shift = STEP * up;
+        key(
+            (level as usize - shift) as u32,
+            column >> shift,
+            row >> shift,
+        )
+    })
+}
+
+/// A cell, a hair larger than it is.
+fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
+    let side = side(level);
+    let (west, south) = (column as f64 * side - 180.0, row as f64 * side - 90.0);
+    LonLatBox {
+        west: west - HAIR_DEG,
+        east: west + side + HAIR_DEG,
+        south: south - HAIR_DEG,
+        north: south + side + HAIR_DEG,
     }
 }
 
