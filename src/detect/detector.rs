@@ -200,13 +200,15 @@ impl Detector {
         arrange(&mut out.events, first);
     }
 
-    /// Has a driver looked at no later than at a time.
-    pub(super) fn wake(&mut self, number: usize, at_ms: TimeMs) {
+    /// Has a driver looked at for a timer that begins.
+    pub(super) fn expect(&mut self, number: usize, begun: &Begun, after_ms: TimeMs) {
         let driver = &mut self.drivers.records[number];
-        if at_ms < driver.wake_ms {
-            self.agenda.set(number, driver.wake_ms, at_ms);
-            driver.wake_ms = at_ms;
-        }
+        driver.expect(number, begun, after_ms, &mut self.agenda);
+    }
+
+    /// Has a driver looked at no later than at a time.
+    fn wake(&mut self, number: usize, at_ms: TimeMs) {
+        self.drivers.records[number].wake(number, at_ms, &mut self.agenda);
     }
 
     /// Has a driver looked at when it becomes silent.
@@ -280,12 +282,12 @@ impl Detector {
         telling: &Telling,
         out: &mut Outputs,
     ) {
-        let driver = &self.drivers.records[number];
-        if driver.visits.is_empty() && driver.orders.is_empty() {
-            return;
+        if self.drivers.records[number].wake_event_ms <= until_ms {
+            let due = Due::EventTime(until_ms, telling.place);
+            self.fire(number, due, telling.now_ms, out);
+            let driver = &mut self.drivers.records[number];
+            driver.wake_event_ms = driver.first_event_deadline(&self.spans);
         }
-        let due = Due::EventTime(until_ms, telling.place);
-        self.fire(number, due, telling.now_ms, out);
     }
 
     /// Tells of all timers of a driver that are due.

@@ -9,7 +9,7 @@ use super::legs::OrderLegs;
 use super::orders::OrderStep;
 use super::rules::Spans;
 use super::silence::Silence;
-use super::timers::NEVER;
+use super::timers::{Agenda, Begun, NEVER};
 use super::visits::Visit;
 use crate::geo::distance_m;
 use crate::model::{DriverId, OrderId, Place, Position, TimeMs, Update};
@@ -49,6 +49,8 @@ pub(super) struct Driver {
     pub(super) held: VecDeque<Held>,
     /// When the agenda says to look at the driver; no later than any of its deadlines.
     pub(super) wake_ms: TimeMs,
+    /// No later than any of its dwells and arrivals is due by event time.
+    pub(super) wake_event_ms: TimeMs,
 }
 
 /// An update that waits.
@@ -87,6 +89,7 @@ impl Drivers {
                 orders: Vec::new(),
                 held: VecDeque::new(),
                 wake_ms: NEVER,
+                wake_event_ms: NEVER,
             });
         }
         number
@@ -123,15 +126,53 @@ impl Driver {
         self.held.insert(at, Held { place, update });
     }
 
+    /// Has the driver looked at for a timer that begins.
+    pub(super) fn expect(
+        &mut self,
+        number: usize,
+        begun: &Begun,
+        after_ms: TimeMs,
+        agenda: &mut Agenda,
+    ) {
+        self.wake(number, begun.due_ms(after_ms), agenda);
+        self.wake_event_ms = self.wake_event_ms.min(begun.due_event_ms(after_ms));
+    }
+
+    /// Has the driver looked at no later than at a time.
+    pub(super) fn wake(&mut self, number: usize, at_ms: TimeMs, agenda: &mut Agenda) {
+        if at_ms < self.wake_ms {
+            agenda.set(number, self.wake_ms, at_ms);
+            self.wake_ms = at_ms;
+        }
+    }
+
     /// The earliest deadline on the clock, releases aside; [`NEVER`] if there is none.
     pub(super) fn first_deadline(&self, spans: &Spans) -> TimeMs {
-        let dwells = (self.visits.iter())
-            .filter_map(|visit| Some(visit.begun.due_ms(visit.dwells_after_ms()?)));
+        let silence = (self.silence.counts_from()).map(|begun| begun.due_ms(spans.silent_ms));
+        let others = self.dwells_and_stays(spans);
+        (others.map(|(begun, after_ms)| begun.due_ms(after_ms)))
+            .chain(silence)
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    /// The earliest deadline in event time; [`NEVER`] if there is none.
+    pub(super) fn first_event_deadline(&self, spans: &Spans) -> TimeMs {
+        let all = self.dwells_and_stays(spans);
+        (all.map(|(begun, after_ms)| begun.due_event_ms(after_ms)))
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    /// With what each timer but silence began, and after how long it is due, ms.
+    fn dwells_and_stays(&self, spans: &Spans) -> impl Iterator<Item = (Begun, TimeMs)> {
+        let arrive_ms = spans.arrive_ms;
+        let dwells =
+            (self.visits.iter()).filter_map(|visit| Some((visit.begun, visit.dwells_after_ms()?)));
         let stays = (self.orders.iter())
             .flat_map(|order| &order.legs)
-            .filter_map(|leg| Some(leg.stay.pending()?.due_ms(spans.arrive_ms)));
-        let silence = (self.silence.counts_from()).map(|begun| begun.due_ms(spans.silent_ms));
-        dwells.chain(stays).chain(silence).min().unwrap_or(NEVER)
+            .filter_map(move |leg| Some((leg.stay.pending()?, arrive_ms)));
+        dwells.chain(stays)
     }
 
     /// Whether an order has the driver on a leg.

@@ -73,20 +73,22 @@ impl Detector {
         let initial = before.is_none();
         let dwell_ms =
             self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
+        let arrive_ms = self.spans.arrive_ms;
         let driver = &mut self.drivers.records[number];
-        let mut due_ms = NEVER;
+        let mut after_ms = dwell_ms;
         for at in 0..driver.orders.len() {
-            let arrive_ms = self.spans.arrive_ms;
             let stays = judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
             if stays {
-                due_ms = telling.begun().due_ms(arrive_ms);
+                after_ms = after_ms.min(arrive_ms);
             }
         }
-        self.wake(number, due_ms.min(dwell_ms));
+        if after_ms != NEVER {
+            self.expect(number, &telling.begun(), after_ms);
+        }
     }
 
     /// Judges a driver's new fix by all fences that it is inside of or was visiting, or that
-    /// lie on its way. Returns when the first of the visits that it begins dwells.
+    /// lie on its way. Returns after how long the first of the visits that it begins dwells.
     fn judge_visits(
         &mut self,
         number: usize,
@@ -157,7 +159,7 @@ impl Detector {
             stand == Stand::Visiting
         });
         let kept = visits.len();
-        let mut due_ms = NEVER;
+        let mut after_ms = NEVER;
         for &slot in inside.iter() {
             let (Err(_), Some(fence)) = (
                 visits[..kept].binary_search_by_key(&slot, |visit| visit.slot),
@@ -179,12 +181,12 @@ impl Detector {
                         ..event(EventKind::GeofenceDwelled, &fence.id)
                     });
                 }
-                due_ms = due_ms.min(visit.due_ms());
+                after_ms = after_ms.min(visit.dwells_after_ms().unwrap_or(NEVER));
                 visits.push(visit);
             }
         }
         visits.sort_unstable_by_key(|visit| visit.slot);
-        due_ms
+        after_ms
     }
 
     /// Judges all last fixes by the version in force at a slot, or by its removal.
@@ -222,7 +224,7 @@ impl Detector {
                 telling.event(kind, driver.id, subject, Some(position))
             };
             let mut dwelled_s = None;
-            let mut due_ms = NEVER;
+            let mut begun = None;
             match known {
                 Ok(at) if stand == Stand::Outside => {
                     let visit = driver.visits.remove(at);
@@ -238,7 +240,7 @@ impl Detector {
                     if visit.change_dwell(fence.dwell_ms, at_ms) {
                         dwelled_s = Some(seconds(at_ms - visit.begun.place.at_ms));
                     }
-                    due_ms = visit.due_ms();
+                    begun = visit.dwells_after_ms().map(|after| (visit.begun, after));
                 }
                 Err(at) if stand == Stand::Visiting => {
                     let (visit, dwells) = Visit::begin(slot, telling.begun(), fence.dwell_ms);
@@ -246,7 +248,7 @@ impl Detector {
                     fence.visitors += 1;
                     out.extend(kind.map(event));
                     dwelled_s = dwells.then_some(0.0);
-                    due_ms = visit.due_ms();
+                    begun = visit.dwells_after_ms().map(|after| (visit.begun, after));
                 }
                 Err(_) => {}
             }
@@ -256,9 +258,8 @@ impl Detector {
                     ..event(EventKind::GeofenceDwelled)
                 });
             }
-            if due_ms < driver.wake_ms {
-                self.agenda.set(number, driver.wake_ms, due_ms);
-                driver.wake_ms = due_ms;
+            if let Some((begun, after_ms)) = begun {
+                driver.expect(number, &begun, after_ms, &mut self.agenda);
             }
         }
     }
@@ -286,7 +287,7 @@ impl Detector {
         if let (Some(at), Some(_)) = (at, driver.last) {
             let arrive_ms = self.spans.arrive_ms;
             if judge_legs(driver, at, &self.rules, arrive_ms, telling, out) {
-                self.wake(number, telling.begun().due_ms(arrive_ms));
+                self.expect(number, &telling.begun(), arrive_ms);
             }
         }
         self.expect_silence(number);

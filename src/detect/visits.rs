@@ -51,11 +51,6 @@ impl Visit {
         }
     }
 
-    /// When it dwells by the clock; [`NEVER`] if that is not to be told any more.
-    pub(super) fn due_ms(&self) -> TimeMs {
-        (self.dwells_after_ms()).map_or(NEVER, |after_ms| self.begun.due_ms(after_ms))
-    }
-
     /// Another version of the fence came into force at a merge time; whether the visit has
     /// by its measure dwelled already.
     pub(super) fn change_dwell(&mut self, dwell_ms: TimeMs, at_ms: TimeMs) -> bool {

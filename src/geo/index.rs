@@ -142,13 +142,13 @@ impl FenceIndex {
     /// Calls `found(slot, part)` for every part whose box holds the position, and for few
     /// others; in no particular order, a part at most twice. Allocates nothing.
     pub fn visit(&self, position: Position, mut found: impl FnMut(u32, u32)) {
-        let (lon, lat) = (position.longitude, position.latitude);
+        let (column, row) = (column(position.longitude), row(position.latitude));
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
-            let cell = key(level, column(level, lon), row(level, lat));
-            let Some(entries) = self.cells.get(&cell) else {
+            let up = FINEST - level;
+            let Some(entries) = self.cells.get(&key(level, column >> up, row >> up)) else {
                 continue;
             };
             for e in entries {
@@ -187,30 +187,41 @@ impl FenceIndex {
         to: Position,
         found: &mut impl FnMut(u32, u32, bool),
     ) {
+        let finest = Cells::around(bounds);
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
-            if cells_of(level, bounds) <= FEW {
-                each_cell(level, bounds, |column, row| {
-                    self.ask(key(level, column, row), bounds, to, found);
-                });
-                continue;
+            let cells = finest.coarser(FINEST - level);
+            if cells.count() > FEW {
+                self.go_along(segment, bounds, to, &finest, level, found);
+                return;
             }
-            let mut coarse = level;
-            while cells_of(coarse, bounds) > FEW {
-                coarse -= STEP as u32;
-            }
-            let along = Along {
-                segment,
-                bounds,
-                to,
-            };
-            each_cell(coarse, bounds, |column, row| {
-                self.descend(coarse, column, row, &along, found);
-            });
-            return;
+            cells.each(|column, row| self.ask(key(level, column, row), bounds, to, found));
         }
+    }
+
+    /// Asks what a segment meets on a level and all that are finer.
+    #[cold]
+    fn go_along(
+        &self,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        to: Position,
+        finest: &Cells,
+        mut level: u32,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let along = Along {
+            segment,
+            bounds,
+            to,
+        };
+        while finest.coarser(FINEST - level).count() > FEW {
+            level -= STEP as u32;
+        }
+        let cells = finest.coarser(FINEST - level);
+        cells.each(|column, row| self.descend(level, column, row, &along, found));
     }
 
     /// Asks all cells finer than a cell, and in it, that the segment meets.
@@ -261,28 +272,44 @@ impl FenceIndex {
     }
 }
 
-/// The columns and rows of a box's cells, as far as it is within ±180.
-fn cells_around(
-    level: u32,
-    b: &LonLatBox,
-) -> (std::ops::RangeInclusive<u64>, std::ops::RangeInclusive<u64>) {
-    let (west, east) = (b.west.max(-180.0), b.east.min(180.0));
-    (
-        column(level, west)..=column(level, east),
-        row(level, b.south)..=row(level, b.north),
-    )
+/// A rectangle of cells of one level.
+struct Cells {
+    west: u64,
+    east: u64,
+    south: u64,
+    north: u64,
 }
 
-fn cells_of(level: u32, b: &LonLatBox) -> u64 {
-    let (columns, rows) = cells_around(level, b);
-    (columns.end() - columns.start() + 1) * (rows.end() - rows.start() + 1)
-}
+impl Cells {
+    /// The finest cells that a box lies in, as far as it is within ±180.
+    fn around(b: &LonLatBox) -> Self {
+        Self {
+            west: column(b.west),
+            east: column(b.east),
+            south: row(b.south),
+            north: row(b.north),
+        }
+    }
 
-fn each_cell(level: u32, b: &LonLatBox, mut ask: impl FnMut(u64, u64)) {
-    let (columns, rows) = cells_around(level, b);
-    for row in rows {
-        for column in columns.clone() {
-            ask(column, row);
+    /// The cells so many levels further up.
+    fn coarser(&self, up: u32) -> Self {
+        Self {
+            west: self.west >> up,
+            east: self.east >> up,
+            south: self.south >> up,
+            north: self.north >> up,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        (self.east - self.west + 1) * (self.north - self.south + 1)
+    }
+
+    fn each(&self, mut ask: impl FnMut(u64, u64)) {
+        for row in self.south..=self.north {
+            for column in self.west..=self.east {
+                ask(column, row);
+            }
         }
     }
 }
@@ -338,10 +365,11 @@ fn cover(b: &LonLatBox) -> (u32, impl Iterator<Item = u64> + use<>) {
         .step_by(STEP)
         .find(|level| side(*level) >= size)
         .unwrap_or(0);
-    let rows = row(level, b.south)..=row(level, b.north);
-    let (west, east) = (column(level, b.west), column(level, b.east));
-    let cells = rows.flat_map(move |row| (west..=east).map(move |column| key(level, column, row)));
-    (level, cells)
+    let cells = Cells::around(b).coarser(FINEST - level);
+    let columns = cells.west..=cells.east;
+    let keys = (cells.south..=cells.north)
+        .flat_map(move |row| columns.clone().map(move |column| key(level, column, row)));
+    (level, keys)
 }
 
 /// A cell's side, degrees.
@@ -349,18 +377,21 @@ fn side(level: u32) -> f64 {
     360.0 / f64::from(1u32 << level)
 }
 
-fn column(level: u32, lon: f64) -> u64 {
-    cell(level, (lon + 180.0) / 360.0)
+/// The finest column at a longitude.
+fn column(lon: f64) -> u64 {
+    cell((lon + 180.0) / 360.0)
 }
 
-fn row(level: u32, lat: f64) -> u64 {
-    cell(level, (lat + 90.0) / 360.0)
+/// The finest row at a latitude.
+fn row(lat: f64) -> u64 {
+    cell((lat + 90.0) / 360.0)
 }
 
-/// Monotone in `share`, which is 0 to 1; the last cell takes 1 in.
-fn cell(level: u32, share: f64) -> u64 {
-    let count = 1u32 << level;
-    ((share * f64::from(count)) as u64).min(u64::from(count) - 1)
+/// Monotone in `share`, which is 0 to 1 or clamped to it; the last cell takes 1 in. Cells of
+/// a coarser level are those of the finest, shifted.
+fn cell(share: f64) -> u64 {
+    const COUNT: u32 = 1 << FINEST;
+    u64::from(((share * f64::from(COUNT)) as u32).min(COUNT - 1))
 }
 
 fn key(level: u32, column: u64, row: u64) -> u64 {
