@@ -109,7 +109,7 @@ impl Fences {
     ) {
         found.clear();
         passed.clear();
-        self.index.visit_along(segment, to, |slot, part, at_end| {
+        self.index.visit_along(segment, |slot, part, at_end| {
             let inside = |record: &FenceRecord| record.area.part_contains(part, to);
             if at_end && self.get(slot).is_some_and(inside) {
                 found.push(slot);

@@ -352,6 +352,7 @@ fn judge_legs(
     let Some(position) = driver.last.map(|fix| fix.position) else {
         return false;
     };
+    let first = out.len();
     let mut begins = false;
     for number in 0..driver.orders[at].legs.len() {
         let order = &mut driver.orders[at];
@@ -397,10 +398,17 @@ fn judge_legs(
         }
         if let Some(told) = tell {
             let since = arrived.unwrap_or(telling.begun());
-            out.push(Event {
+            let event = Event {
                 dwell_s: Some(since.seconds_to(telling.event_time_ms)),
                 ..event(told)
-            });
+            };
+            // An order whose target moved may be departed from twice at once; that is told
+            // once, of the target that was the last.
+            let same = |told: &Event| told.kind == event.kind && told.subject == event.subject;
+            match out[first..].iter().position(same) {
+                Some(earlier) => out[first + earlier] = event,
+                None => out.push(event),
+            }
         }
     }
     begins

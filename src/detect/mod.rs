@@ -39,6 +39,8 @@ mod visits;
 #[cfg(test)]
 mod detector_tests;
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
 mod orders_tests;

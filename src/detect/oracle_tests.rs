@@ -1,1 +1,365 @@
+//! The detector against the contract written as plain loops, over random histories, cut up
+//! into epochs and between workers in any way.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::oracle::{Oracle, Record, Shape, TICK_MS, Timed, Told, Xy, merge, position};
+use super::{Detector, OrderBook, Outputs, Rules};
+use crate::model::{
+    DriverId, Event, Fence, FenceChange, FenceId, Flag, Geometry, Input, Order, OrderChange,
+    OrderId, OrderStatus, Place, Source, Stop, Subject, Update,
+};
+
+fn told(event: &Event) -> Told {
+    Told {
+        driver: event.driver.0,
+        kind: event.kind,
+        object: match &event.subject {
+            Subject::Driver => "-".to_owned(),
+            Subject::Fence(id) => id.0.to_string(),
+            Subject::Order(id) => id.0.to_string(),
+            Subject::Leg(id, leg) => format!("{}.{}", id.0, leg.as_str()),
+        },
+        cause: event.cause,
+        at_ms: event.place.at_ms,
+        source: event.source.offset as usize,
+        event_time_ms: event.event_time_ms,
+        initial: event.initial,
+        status: event.status,
+        distance: event.distance_m.map(|d| (d * 100.0).round() as i64),
+        eta: event.eta_s.map(|s| (s * 100.0).round() as i64),
+        dwell_ms: event.dwell_s.map(|s| (s * 1000.0).round() as i64),
+        fix: event.position,
+    }
+}
+
+/// The job in small: detectors and order books side by side, each with its share, epochs of
+/// any length.
+struct Job {
+    books: Vec<OrderBook>,
+    detectors: Vec<Detector>,
+}
+
+/// All that was told in telling order, and the flags by record.
+type Story = (Vec<Event>, BTreeMap<usize, Flag>);
+
+impl Job {
+    /// Runs a history whose epochs end at the times given, and at `until_ms`.
+    fn run(count: usize, rules: &Rules, history: &[Timed], ends: &[i64], until_ms: i64) -> Story {
+        let mut job = Self {
+            books: vec![OrderBook::new(); count],
+            detectors: vec![Detector::new(rules.clone()); count],
+        };
+        let mut ends = ends.to_vec();
+        ends.push(until_ms);
+        ends.sort_unstable();
+        let mut records = history.iter().enumerate().peekable();
+        let (mut events, mut flags) = (Vec::new(), BTreeMap::new());
+        let mut begin_ms = 0;
+        for now_ms in ends {
+            let mut epoch: Vec<Event> = Vec::new();
+            let mut outputs = vec![Outputs::default(); count];
+            while let Some((number, (at_ms, record))) =
+                records.next_if(|(_, (at_ms, _))| *at_ms < now_ms)
+            {
+                job.take(number, *at_ms, record, now_ms, &mut outputs);
+            }
+            for (detector, out) in job.detectors.iter_mut().zip(&mut outputs) {
+                detector.end_epoch(now_ms, out);
+                assert!(detector.next_deadline().is_none_or(|next| next >= now_ms));
+                epoch.append(&mut out.events);
+                for location in &out.judged {
+                    let number = location.update.place.source.offset as usize;
+                    assert_eq!(flags.insert(number, location.flag), None, "judged twice");
+                }
+            }
+            epoch.sort_by(|a, b| a.telling_order().cmp(&b.telling_order()));
+            for event in &mut epoch {
+                assert_eq!(event.detected_at_ms, now_ms);
+                assert!((begin_ms..now_ms).contains(&event.place.at_ms), "{event:?}");
+                event.detected_at_ms = 0;
+            }
+            events.append(&mut epoch);
+            begin_ms = now_ms;
+        }
+        (events, flags)
+    }
+
+    fn take(
+        &mut self,
+        number: usize,
+        at_ms: i64,
+        record: &Record,
+        now_ms: i64,
+        out: &mut [Outputs],
+    ) {
+        let count = self.detectors.len();
+        let place = |input| Place {
+            at_ms,
+            source: Source {
+                input,
+                partition: 0,
+                offset: number as i64,
+            },
+        };
+        match record {
+            Record::Fence(id, version) => {
+                let id = FenceId(format!("f{id}").into());
+                let change = FenceChange {
+                    place: place(Input::Geofences),
+                    id: id.clone(),
+                    fence: version.map(|(shape, dwell_s)| fence(id, shape, dwell_s)),
+                };
+                for (detector, out) in self.detectors.iter_mut().zip(out) {
+                    detector.on_fence(change.clone(), now_ms, out);
+                }
+            }
+            Record::Order(id, version) => {
+                let mut steps = Vec::new();
+                let change = order(place(Input::Orders), *id, *version);
+                self.books[*id as usize % count].apply(change, &mut steps);
+                for step in steps {
+                    let owner = step.driver.0 as usize % count;
+                    self.detectors[owner].on_order(step, now_ms, &mut out[owner]);
+                }
+            }
+            Record::Update {
+                driver,
+                xy,
+                age_ms,
+                speed,
+                accuracy,
+            } => {
+                let update = Update {
+                    place: place(Input::Updates),
+                    driver: DriverId(*driver),
+                    position: position(*xy),
+                    event_time_ms: at_ms - age_ms,
+                    received_at_ms: at_ms,
+                    accuracy_m: *accuracy,
+                    speed_mps: *speed,
+                    heading_deg: None,
+                    state: None,
+                };
+                let owner = *driver as usize % count;
+                self.detectors[owner].on_update(update, now_ms, &mut out[owner]);
+            }
+        }
+    }
+}
+
+fn order(place: Place, id: u8, version: Option<(OrderStatus, Option<u64>, Xy, Xy)>) -> OrderChange {
+    let id = OrderId(format!("o{id}").into());
+    let stop = |xy| Stop {
+        position: position(xy),
+        place: None,
+    };
+    OrderChange {
+        place,
+        id: id.clone(),
+        order: version.map(|(status, driver, pickup, dropoff)| Order {
+            id,
+            driver: driver.map(DriverId),
+            status,
+            pickup: stop(pickup),
+            dropoff: stop(dropoff),
+            updated_at_ms: place.at_ms - 3 * TICK_MS,
+        }),
+    }
+}
+
+fn fence(id: FenceId, shape: Shape, dwell_s: Option<f64>) -> Fence {
+    let (geometry, exit_margin_m) = match shape {
+        Shape::Disc(center, radius_m, margin) => {
+            let center = position(center);
+            (Geometry::Circle { center, radius_m }, margin)
+        }
+        Shape::Box((x, y), w, h, frame) => {
+            let ring = |(west, south): Xy, (east, north): Xy| {
+                let corners = [
+                    (west, south),
+                    (east, south),
+                    (east, north),
+                    (west, north),
+                    (west, south),
+                ];
+                corners.map(position).to_vec()
+            };
+            let mut rings = vec![ring((x, y), (x + w, y + h))];
+            rings.extend(frame.map(|frame| {
+                let (sw, ne) = Shape::hole((x, y), w, h, frame);
+                ring(sw, ne)
+            }));
+            (Geometry::Polygon(rings), 0.0)
+        }
+    };
+    Fence {
+        id,
+        name: None,
+        kind: None,
+        geometry,
+        dwell_s,
+        exit_margin_m,
+    }
+}
+
+/// Few targets, so that orders come back to them.
+const TARGETS: [Xy; 3] = [(0.01, 0.005), (0.013, 0.006), (0.02, 0.01)];
+
+/// A square of 1.6 km or so; often near a target.
+fn xy() -> impl Strategy<Value = Xy> {
+    let near = (0..3usize, -0.001..0.001f64, -0.0005..0.0005f64);
+    prop_oneof![
+        2 => (0.0..0.03f64, 0.0..0.015f64),
+        2 => near.prop_map(|(at, x, y)| (TARGETS[at].0 + x, TARGETS[at].1 + y)),
+        1 => Just(TARGETS[0]),
+    ]
+}
+
+/// Off the places of fixes, so that rounding decides nothing.
+fn askew() -> impl Strategy<Value = Xy> {
+    xy().prop_map(|xy| (xy.0 + 1.234_567e-6, xy.1 + 7.654_321e-7))
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let frame = proptest::option::weighted(0.3, 0.05..0.45f64);
+    prop_oneof![
+        (askew(), 0.0005..0.01f64, 0.0005..0.01f64, frame)
+            .prop_map(|(sw, w, h, frame)| Shape::Box(sw, w, h, frame)),
+        (
+            askew(),
+            30.0..600.0f64,
+            prop_oneof![Just(0.0), 0.0..200.0f64]
+        )
+            .prop_map(|(c, r, m)| Shape::Disc(c, r, m)),
+    ]
+}
+
+/// Seconds, whole ticks.
+fn dwell() -> impl Strategy<Value = Option<f64>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(0.0)),
+        (1..40i32).prop_map(|quarters| Some(f64::from(quarters) / 4.0)),
+        Just(Some(1e300)),
+    ]
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let status = prop_oneof![
+        2 => Just(OrderStatus::Placed),
+        8 => Just(OrderStatus::Assigned),
+        6 => Just(OrderStatus::PickedUp),
+        1 => Just(OrderStatus::Delivered),
+        1 => Just(OrderStatus::Cancelled),
+    ];
+    let target = || (0..3usize).prop_map(|at| TARGETS[at]);
+    let version = (status, 0..5u64, any::<bool>(), target(), target()).prop_map(
+        |(status, driver, given, pickup, dropoff)| {
+            let given = match status {
+                OrderStatus::Placed => false,
+                OrderStatus::Assigned | OrderStatus::PickedUp => true,
+                OrderStatus::Delivered | OrderStatus::Cancelled => given,
+            };
+            (status, Some(driver).filter(|_| given), pickup, dropoff)
+        },
+    );
+    let age = prop_oneof![
+        4 => Just(0i64),
+        2 => (-8..12i64).prop_map(|ticks| ticks * TICK_MS),
+        1 => (-80..80i64).prop_map(|ticks| ticks * TICK_MS),
+    ];
+    let speed = prop_oneof![Just(None), (0.0..3.0f32).prop_map(Some)];
+    let accuracy = prop_oneof![3 => Just(None), 3 => Just(Some(100.0f32)), 1 => Just(Some(100.1))];
+    prop_oneof![
+        2 => (0..6u8, proptest::option::weighted(0.85, (shape(), dwell())))
+            .prop_map(|(id, version)| Record::Fence(id, version)),
+        3 => (0..4u8, proptest::option::weighted(0.93, version))
+            .prop_map(|(id, version)| Record::Order(id, version)),
+        12 => (0..5u64, xy(), age, speed, accuracy).prop_map(|(driver, xy, age_ms, speed, accuracy)| {
+            Record::Update { driver, xy, age_ms, speed, accuracy }
+        }),
+    ]
+}
+
+/// Records in their merged order, from 30 s on.
+fn history(longest: usize) -> impl Strategy<Value = Vec<Timed>> {
+    let gap = prop_oneof![2 => Just(0i64), 6 => 1..6i64, 2 => 6..20i64, 1 => 20..80i64];
+    proptest::collection::vec((gap, record()), 1..longest).prop_map(|records| {
+        let mut at_ms = 30_000;
+        let mut history: Vec<Timed> = (records.into_iter())
+            .map(|(ticks, record)| {
+                at_ms += ticks * TICK_MS;
+                (at_ms, record)
+            })
+            .collect();
+        merge(&mut history);
+        history
+    })
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let lateness_s = prop_oneof![2 => Just(0.0), 1 => Just(1.0), 1 => Just(4.0)];
+    let speed = prop_oneof![Just(100.0), Just(400.0), Just(1e6)];
+    let arrive_s = prop_oneof![4 => Just(2.5), 1 => Just(0.0), 1 => Just(1e300)];
+    (any::<bool>(), lateness_s, speed, arrive_s).prop_map(
+        |(near_repeat, lateness_s, max_speed_mps, arrive_s)| Rules {
+            near_repeat,
+            rearm_m: 600.0,
+            arrive_s,
+            silent_s: 6.0,
+            crossing_gap_s: 10.0,
+            max_speed_mps,
+            lateness_s,
+            ..Rules::default()
+        },
+    )
+}
+
+/// After the last record and all that it may start.
+fn end_of(history: &[Timed]) -> i64 {
+    history.last().map_or(0, |(at_ms, _)| *at_ms) + 60_000
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_history_is_told_as_the_contract_says(
+        history in history(120), rules in rules(),
+        ends in proptest::collection::vec(0..200_000i64, 0..60),
+        others in proptest::collection::vec(0..200_000i64, 0..60),
+        step in prop_oneof![Just(100i64), Just(1000i64)],
+    ) {
+        let until_ms = end_of(&history);
+        let oracle = Oracle::tell(&history, &rules, until_ms);
+        let ends: Vec<i64> = ends.into_iter().filter(|end| *end < until_ms).collect();
+        let others: Vec<i64> = others.into_iter().filter(|end| *end < until_ms).collect();
+        let (events, flags) = Job::run(1, &rules, &history, &ends, until_ms);
+        prop_assert_eq!(&flags, &oracle.flags);
+        let got: Vec<Told> = events.iter().map(told).collect();
+        for driver in 0..5 {
+            let of = |events: &[Told]| -> Vec<Told> {
+                events.iter().filter(|event| event.driver == driver).cloned().collect()
+            };
+            let (got, expected) = (of(&got), of(&oracle.told));
+            for (number, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                prop_assert_eq!(got, expected, "event {} of driver {}", number, driver);
+            }
+            prop_assert_eq!(got.len(), expected.len(), "{:?} {:?}", got, expected);
+        }
+        let ids: BTreeSet<_> = (events.iter())
+            .map(|event| (event.source, event.kind, &event.subject, event.driver))
+            .collect();
+        prop_assert_eq!(ids.len(), events.len());
+        prop_assert!(events.is_sorted_by(|a, b| a.telling_order() < b.telling_order()));
+        let steps: Vec<i64> = (1..until_ms / step).map(|n| n * step).collect();
+        for (count, ends) in [(2, &others), (4, &ends), (1, &steps)] {
+            let story = Job::run(count, &rules, &history, ends, until_ms);
+            prop_assert_eq!(&story.0, &events, "{} workers", count);
+            prop_assert_eq!(&story.1, &flags);
+        }
+    }
+}

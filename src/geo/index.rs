@@ -160,22 +160,17 @@ impl FenceIndex {
     }
 
     /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for
-    /// few others, telling whether the box holds the segment's end, `to`; in no particular
-    /// order, some more than once. Allocates nothing.
-    pub fn visit_along(
-        &self,
-        segment: &Segment,
-        to: Position,
-        mut found: impl FnMut(u32, u32, bool),
-    ) {
+    /// few others, telling whether the box holds the segment's end; in no particular order,
+    /// some more than once. Allocates nothing.
+    pub fn visit_along(&self, segment: &Segment, mut found: impl FnMut(u32, u32, bool)) {
         let bounds = segment.bounds();
-        self.visit_piece(segment, &bounds, to, &mut found);
+        self.visit_piece(segment, &bounds, &mut found);
         if bounds.east > 180.0 {
             let beyond = segment.turned(-1.0);
-            self.visit_piece(&beyond, &beyond.bounds(), to, &mut found);
+            self.visit_piece(&beyond, &beyond.bounds(), &mut found);
         } else if bounds.west < -180.0 {
             let beyond = segment.turned(1.0);
-            self.visit_piece(&beyond, &beyond.bounds(), to, &mut found);
+            self.visit_piece(&beyond, &beyond.bounds(), &mut found);
         }
     }
 
@@ -184,7 +179,6 @@ impl FenceIndex {
         &self,
         segment: &Segment,
         bounds: &LonLatBox,
-        to: Position,
         found: &mut impl FnMut(u32, u32, bool),
     ) {
         let finest = Cells::around(bounds);
@@ -194,10 +188,10 @@ impl FenceIndex {
             levels &= levels - 1;
             let cells = finest.coarser(FINEST - level);
             if cells.count() > FEW {
-                self.go_along(segment, bounds, to, &finest, level, found);
+                self.go_along(segment, bounds, &finest, level, found);
                 return;
             }
-            cells.each(|column, row| self.ask(key(level, column, row), bounds, to, found));
+            cells.each(|column, row| self.ask(key(level, column, row), segment, bounds, found));
         }
     }
 
@@ -207,16 +201,11 @@ impl FenceIndex {
         &self,
         segment: &Segment,
         bounds: &LonLatBox,
-        to: Position,
         finest: &Cells,
         mut level: u32,
         found: &mut impl FnMut(u32, u32, bool),
     ) {
-        let along = Along {
-            segment,
-            bounds,
-            to,
-        };
+        let along = Along { segment, bounds };
         while finest.coarser(FINEST - level).count() > FEW {
             level -= STEP as u32;
         }
@@ -244,7 +233,8 @@ impl FenceIndex {
                     .meets_box(along.bounds, &cell_box(level, column, row))
                 {
                     if self.levels & (1 << level) != 0 {
-                        self.ask(key(level, column, row), along.bounds, along.to, found);
+                        let cell = key(level, column, row);
+                        self.ask(cell, along.segment, along.bounds, found);
                     }
                     self.descend(level, column, row, along, found);
                 }
@@ -256,8 +246,8 @@ impl FenceIndex {
     fn ask(
         &self,
         cell: u64,
+        segment: &Segment,
         bounds: &LonLatBox,
-        to: Position,
         found: &mut impl FnMut(u32, u32, bool),
     ) {
         let Some(entries) = self.cells.get(&cell) else {
@@ -265,8 +255,8 @@ impl FenceIndex {
         };
         for e in entries {
             let b = e.bounds();
-            if bounds.overlaps(&b) || b.holds(to) {
-                found(e.slot, e.part, b.holds(to));
+            if bounds.overlaps(&b) {
+                found(e.slot, e.part, b.contains(segment.to));
             }
         }
     }
@@ -318,7 +308,6 @@ impl Cells {
 struct Along<'a> {
     segment: &'a Segment,
     bounds: &'a LonLatBox,
-    to: Position,
 }
 
 /// The cells of coarser levels around a cell.
