@@ -208,6 +208,10 @@ pub(super) struct Oracle {
     silent: BTreeSet<u64>,
     pub(super) told: Vec<Told>,
     pub(super) flags: BTreeMap<usize, Flag>,
+    /// How many teleports were confirmed.
+    pub(super) jumps: usize,
+    /// How many timers a fix showed to be due.
+    pub(super) by_fix: usize,
 }
 
 fn dwell_ms(dwell_s: Option<f64>) -> Option<i64> {
@@ -432,6 +436,7 @@ impl Oracle {
             .is_some_and(|&(from, then)| then < event_ms && plausible(from, then))
         {
             jumped = true;
+            self.jumps += 1;
             Flag::Ok
         } else {
             self.teleports.insert(driver, (xy, event_ms));
@@ -453,6 +458,7 @@ impl Oracle {
                 by_leg(&event.object),
             )
         });
+        self.by_fix += due.len();
         let same = |event: &Told| event.source == start.source && event.at_ms == start.at_ms;
         let resumed = self.told.pop_if(|last| last.driver == driver && same(last));
         self.told.extend(due.into_iter().map(|(_, _, event)| event));

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::oracle::{Oracle, Record, Shape, TICK_MS, Timed, Told, Xy, merge, position};
 use super::{Detector, OrderBook, Outputs, Rules};
 use crate::model::{
-    DriverId, Event, Fence, FenceChange, FenceId, Flag, Geometry, Input, Order, OrderChange,
-    OrderId, OrderStatus, Place, Source, Stop, Subject, Update,
+    DriverId, Event, EventKind, Fence, FenceChange, FenceId, Flag, Geometry, Input, Order,
+    OrderChange, OrderId, OrderStatus, Place, Source, Stop, Subject, Update,
 };
 
 fn told(event: &Event) -> Told {
@@ -360,6 +362,168 @@ proptest! {
             let story = Job::run(count, &rules, &history, ends, until_ms);
             prop_assert_eq!(&story.0, &events, "{} workers", count);
             prop_assert_eq!(&story.1, &flags);
+        }
+    }
+}
+
+/// What the histories above are worth: everything that can be told is.
+#[test]
+fn random_histories_tell_of_everything() {
+    let mut runner = TestRunner::deterministic();
+    let mut kinds: BTreeMap<EventKind, usize> = BTreeMap::new();
+    let mut flags: BTreeMap<Flag, usize> = BTreeMap::new();
+    let (mut jumps, mut by_fix) = (0, 0);
+    for _ in 0..150 {
+        let history = history(120).new_tree(&mut runner).unwrap().current();
+        let rules = rules().new_tree(&mut runner).unwrap().current();
+        let oracle = Oracle::tell(&history, &rules, end_of(&history));
+        jumps += oracle.jumps;
+        by_fix += oracle.by_fix;
+        for event in &oracle.told {
+            *kinds.entry(event.kind).or_default() += 1;
+        }
+        for flag in oracle.flags.into_values() {
+            *flags.entry(flag).or_default() += 1;
+        }
+    }
+    for kind in EventKind::ALL {
+        let count = kinds.get(&kind).copied().unwrap_or_default();
+        assert!(count >= 10, "{count} {}: {kinds:?}", kind.name());
+    }
+    for flag in Flag::ALL {
+        let count = flags.get(&flag).copied().unwrap_or_default();
+        assert!(count >= 10, "{count} {}: {flags:?}", flag.as_str());
+    }
+    assert!(jumps >= 10 && by_fix >= 10, "{jumps} {by_fix}");
+}
+
+/// A driver's trace: for each fix, ticks since the one before, place, accuracy.
+fn trace() -> impl Strategy<Value = Vec<(i64, Xy, Option<f32>)>> {
+    let gap = prop_oneof![4 => 1..6i64, 1 => 6..40i64];
+    let accuracy = prop_oneof![5 => Just(None), 1 => Just(Some(100.1f32))];
+    proptest::collection::vec((gap, xy(), accuracy), 0..25)
+}
+
+fn fences() -> impl Strategy<Value = Vec<Timed>> {
+    let fences = proptest::collection::vec((shape(), dwell()), 0..6);
+    fences.prop_map(|fences| {
+        (0..)
+            .zip(fences)
+            .map(|(id, version)| (30_000, Record::Fence(id, Some(version))))
+            .collect()
+    })
+}
+
+/// An update by the number of the fix that it reports, its arrival and its event time.
+fn report(driver: u64, at_ms: i64, event_ms: i64, fix: &(i64, Xy, Option<f32>)) -> Timed {
+    let record = Record::Update {
+        driver,
+        xy: fix.1,
+        age_ms: at_ms - event_ms,
+        speed: None,
+        accuracy: fix.2,
+    };
+    (at_ms, record)
+}
+
+/// What was told, by event time of the source instead of its number.
+fn by_event_time(story: &Story, history: &[Timed]) -> Vec<(Told, i64)> {
+    let event_ms = |number: usize| match &history[number] {
+        (at_ms, Record::Update { age_ms, .. }) => at_ms - age_ms,
+        (at_ms, _) => *at_ms,
+    };
+    (story.0.iter())
+        .map(|event| {
+            let event = told(event);
+            let source_ms = event_ms(event.source);
+            (Told { source: 0, ..event }, source_ms)
+        })
+        .collect()
+}
+
+/// The flags by driver and event time.
+fn flags_by_event_time(story: &Story, history: &[Timed]) -> BTreeMap<(u64, i64), Flag> {
+    (story.1.iter())
+        .map(|(&number, &flag)| match &history[number] {
+            (at_ms, Record::Update { driver, age_ms, .. }) => ((*driver, at_ms - age_ms), flag),
+            other => panic!("{other:?} has a flag"),
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_order_of_arrival_within_the_lateness_tells_the_same(
+        fences in fences(), traces in proptest::collection::vec(trace(), 1..4),
+        delays in proptest::collection::vec((0..=16i64, 0..=16i64), 75),
+        rules in rules(), others in history(20),
+        ends in proptest::collection::vec(0..200_000i64, 0..60),
+    ) {
+        // No silence: it is the clock's, and so of when something came.
+        let rules = Rules { lateness_s: 4.0, silent_s: 1e9, ..rules };
+        let changes = others.into_iter().filter(|(_, record)| !matches!(record, Record::Update { .. }));
+        let fixed: Vec<Timed> = fences.into_iter().chain(changes).collect();
+        let mut delays = delays.into_iter().cycle();
+        let (mut once, mut again) = (fixed.clone(), fixed);
+        for (driver, trace) in (0..).zip(&traces) {
+            let mut event_ms = 30_000;
+            for fix in trace {
+                event_ms += fix.0 * TICK_MS;
+                let (one, other) = delays.next().unwrap_or_default();
+                once.push(report(driver, event_ms + one * TICK_MS, event_ms, fix));
+                again.push(report(driver, event_ms + other * TICK_MS, event_ms, fix));
+            }
+        }
+        merge(&mut once);
+        merge(&mut again);
+        let until_ms = end_of(&once).max(end_of(&again));
+        let ends: Vec<i64> = ends.into_iter().filter(|end| *end < until_ms).collect();
+        let stories = [&once, &again].map(|history| {
+            let story = Job::run(1, &rules, history, &ends, until_ms);
+            (by_event_time(&story, history), flags_by_event_time(&story, history))
+        });
+        for driver in 0..5 {
+            let of = |story: &Vec<(Told, i64)>| -> Vec<(Told, i64)> {
+                story.iter().filter(|(event, _)| event.driver == driver).cloned().collect()
+            };
+            prop_assert_eq!(of(&stories[0].0), of(&stories[1].0));
+        }
+        prop_assert_eq!(&stories[0].1, &stories[1].1);
+    }
+
+    #[test]
+    fn fixes_that_come_all_at_once_tell_what_they_would_have_told_in_time(
+        fences in fences(), traces in proptest::collection::vec(trace(), 1..4), rules in rules(),
+    ) {
+        let rules = Rules { lateness_s: 0.0, silent_s: 1e9, ..rules };
+        let order = |driver, status| {
+            Record::Order(driver as u8, Some((status, Some(driver), TARGETS[0], TARGETS[1])))
+        };
+        let mut in_time = fences;
+        in_time.extend((0..4).map(|driver| (30_000, order(driver, OrderStatus::Assigned))));
+        let mut at_once = in_time.clone();
+        for (driver, trace) in (0..).zip(&traces) {
+            let mut event_ms = 30_000;
+            for fix in trace {
+                event_ms += fix.0 * TICK_MS;
+                in_time.push(report(driver, event_ms, event_ms, fix));
+                at_once.push(report(driver, 1_000_000, event_ms, fix));
+            }
+        }
+        merge(&mut in_time);
+        merge(&mut at_once);
+        for driver in 0..traces.len() as u64 {
+            // All but when it stands in the merged order.
+            let of = |history: &Vec<Timed>| -> Vec<(Told, i64)> {
+                let story = Job::run(1, &rules, history, &[], 2_000_000);
+                let mut told = by_event_time(&story, history);
+                told.retain(|(event, _)| event.driver == driver);
+                told.iter_mut().for_each(|(event, _)| event.at_ms = 0);
+                told
+            };
+            prop_assert_eq!(of(&in_time), of(&at_once));
         }
     }
 }
