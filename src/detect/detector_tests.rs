@@ -466,3 +466,47 @@ fn a_fence_of_many_parts_is_one_fence() {
     assert_eq!(short(&story.update(1, 2120.0)), ["geofence.entered f 1"]);
     assert_eq!(short(&story.fence("f", None)), ["geofence.exited f 1"]);
 }
+
+#[test]
+fn the_next_deadline_is_never_late() {
+    let rules = Rules {
+        arrive_s: 10.0,
+        silent_s: 30.0,
+        ..timeless()
+    };
+    let mut story = Story::new(rules);
+    assert_eq!(story.detector.next_deadline(), None);
+    story.update(1, 0.0);
+    assert_eq!(story.detector.next_deadline(), None);
+    // At 2 s, near the pickup: arrived at 12 s, silent at 32 s.
+    story.order("o", Some((OrderStatus::Assigned, 1, 20.0)));
+    assert_eq!(story.detector.next_deadline(), Some(12_000));
+    let mut out = Outputs::default();
+    story.detector.end_epoch(12_000, &mut out);
+    assert_eq!(short(&out.events), NONE);
+    story.detector.end_epoch(12_001, &mut out);
+    assert_eq!(short(&out.events), ["agent.arrived o.pickup 1"]);
+    let event = &out.events[0];
+    assert_eq!((event.cause, event.place.at_ms), (Cause::Timer, 12_000));
+    assert_eq!(event.source, event.place.source);
+    assert_eq!(event.source.input, Input::Orders);
+    // The order's event time is 7 ms before its record's.
+    assert_eq!(
+        (event.event_time_ms, event.detected_at_ms),
+        (11_993, 12_001)
+    );
+    assert_eq!(event.dwell_s, Some(10.0));
+    assert_eq!(story.detector.next_deadline(), Some(32_000));
+    // An update moves the silence on, which the agenda learns when it looks.
+    story.at_ms = 19_000;
+    story.update(1, 0.0);
+    story.detector.end_epoch(40_000, &mut out);
+    assert_eq!(out.events.len(), 1);
+    assert_eq!(story.detector.next_deadline(), Some(50_000));
+    story.order("o", None);
+    story.detector.end_epoch(100_000, &mut out);
+    assert_eq!(
+        (out.events.len(), story.detector.next_deadline()),
+        (1, None)
+    );
+}

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::oracle::{Oracle, Record, Shape, TICK_MS, Timed, Told, Xy, merge, position};
+use super::oracle::Oracle;
+use super::oracle_world::{Record, Shape, TICK_MS, Timed, Told, Xy, merge, position};
 use super::{Detector, OrderBook, Outputs, Rules};
 use crate::model::{
     DriverId, Event, EventKind, Fence, FenceChange, FenceId, Flag, Geometry, Input, Order,

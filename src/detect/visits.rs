@@ -111,4 +111,36 @@ mod tests {
         judge(Stand::Outside, true, unasked);
         judge(Stand::Visiting, true, unasked);
     }
+
+    /// A dwell in force when the visit begins at 1000, another at a time; what each tells.
+    #[test]
+    fn a_visit_dwells_once_by_the_version_in_force() {
+        for (first, at_once, second, at_ms, then, pending) in [
+            (0, true, 0, 5000, false, None),
+            (NEVER, false, NEVER, 5000, false, None),
+            (NEVER, false, 3000, 3999, false, Some(3000)),
+            (NEVER, false, 3000, 4000, true, None),
+            (9000, false, 3000, 5000, true, None),
+            (9000, false, 20_000, 5000, false, Some(20_000)),
+            (9000, false, NEVER, 5000, false, None),
+            (9000, false, 0, 5000, true, None),
+        ] {
+            let source = crate::model::Source {
+                input: crate::model::Input::Updates,
+                partition: 0,
+                offset: 0,
+            };
+            let begun = Begun {
+                place: crate::model::Place {
+                    at_ms: 1000,
+                    source,
+                },
+                event_time_ms: 0,
+            };
+            let (mut visit, dwells) = Visit::begin(7, begun, first);
+            assert_eq!(dwells, at_once, "{first}");
+            assert_eq!(visit.change_dwell(second, at_ms), then, "{first} {second}");
+            assert_eq!(visit.dwells_after_ms(), pending, "{first} {second}");
+        }
+    }
 }
