@@ -16,9 +16,9 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
 
 use super::{Context, Output, frontier_of};
-use crate::detect::{Detector, OrderStep};
+use crate::detect::{Detector, OrderStep, Outputs};
 use crate::epoch::key_group;
-use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Location, Place, Update};
+use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Place, Update};
 
 fn group_of(driver: DriverId) -> u64 {
     key_group(&driver.0.to_le_bytes())
@@ -114,7 +114,7 @@ pub(super) fn detect_epochs<'scope>(
 struct Judge {
     context: Rc<Context>,
     detector: Detector,
-    events: Vec<Event>,
+    outputs: Outputs,
     order: Vec<(Place, u32, u32)>,
 }
 
@@ -124,7 +124,7 @@ impl Judge {
         Self {
             context,
             detector,
-            events: Vec::new(),
+            outputs: Outputs::default(),
             order: Vec::new(),
         }
     }
@@ -134,7 +134,7 @@ impl Judge {
         let now_ms = epoch.now_ms(self.context.interval_ms);
         let Self {
             detector,
-            events,
+            outputs,
             order,
             ..
         } = self;
@@ -142,9 +142,9 @@ impl Judge {
         // Stable, since one record may bring a driver several steps, in their order.
         changes.sort_by_key(Change::place);
         let mut changes = changes.into_iter().peekable();
-        let apply = |change, events: &mut _, detector: &mut Detector| match change {
-            Change::Fence(change) => detector.on_fence(change, now_ms, events),
-            Change::Order(step) => detector.on_order(step, now_ms, events),
+        let apply = |change, outputs: &mut _, detector: &mut Detector| match change {
+            Change::Fence(change) => detector.on_fence(change, now_ms, outputs),
+            Change::Order(step) => detector.on_order(step, now_ms, outputs),
         };
 
         // Places are sorted instead of updates: the runs of each partition are in order.
@@ -155,40 +155,36 @@ impl Judge {
         }
         order.sort();
 
-        let mut flags: Vec<Vec<Flag>> = received
-            .updates
-            .iter()
-            .map(|updates| vec![Flag::Ok; updates.len()])
+        let mut updates: Vec<Vec<Option<Update>>> = (received.updates.into_iter())
+            .map(|updates| updates.into_iter().map(Some).collect())
             .collect();
         for &(place, container, at) in order.iter() {
             while let Some(change) = changes.next_if(|change| change.place() < place) {
-                apply(change, events, detector);
+                apply(change, outputs, detector);
             }
-            let update = &received.updates[container as usize][at as usize];
-            flags[container as usize][at as usize] = detector.on_update(update, now_ms, events);
+            if let Some(update) = updates[container as usize][at as usize].take() {
+                detector.on_update(update, now_ms, outputs);
+            }
         }
         for change in changes {
-            apply(change, events, detector);
+            apply(change, outputs, detector);
         }
-        self.keep_history(epoch, received.updates, &flags);
-        &mut self.events
+        detector.end_epoch(now_ms, outputs);
+        self.keep_history(epoch);
+        &mut self.outputs.events
     }
 
     /// Every valid update is history, whatever its flag.
-    fn keep_history(&self, epoch: Epoch, updates: Vec<Vec<Update>>, flags: &[Vec<Flag>]) {
+    fn keep_history(&mut self, epoch: Epoch) {
         let mut counts = [0; Flag::ALL.len()];
-        for &flag in flags.iter().flatten() {
-            counts[flag as usize] += 1;
+        for location in &self.outputs.judged {
+            counts[location.flag as usize] += 1;
         }
         for (flag, count) in Flag::ALL.into_iter().zip(counts) {
             self.context.metrics.updates.add(flag, count);
         }
-        if self.context.keep_history && !updates.is_empty() {
-            let mut rows = Vec::with_capacity(self.order.len());
-            for (updates, flags) in updates.into_iter().zip(flags) {
-                let judged = updates.into_iter().zip(flags);
-                rows.extend(judged.map(|(update, &flag)| Location { update, flag }));
-            }
+        let rows = std::mem::take(&mut self.outputs.judged);
+        if self.context.keep_history && !rows.is_empty() {
             self.context.give(Output::Locations { epoch, rows });
         }
     }
