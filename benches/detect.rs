@@ -5,8 +5,9 @@
 //! vertices, 4 to 12 km across), up to 1,000 are quarters (30 vertices, 0.3 to 1.5 km), the
 //! rest doorways (circles of 10 to 40 m). Each round moves each driver by about 10 m and
 //! takes 1 s of event time; every fifth driver has an open order. Figures per update are
-//! process CPU time of the timed calls alone; how many fences a fix is in, and how many
-//! events come of it, is printed beside.
+//! process CPU time of the timed calls alone, the end of the round's epoch and the handing on
+//! of the judged update among them; how many fences a fix is in, and how many events come of
+//! it, is printed beside.
 //!
 //! Run with `cargo bench --bench detect`.
 
@@ -134,9 +135,12 @@ fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
         .collect()
 }
 
-fn measure(fences: usize) {
+fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     let mut dice = Dice(7);
-    let mut detector = Detector::new(Rules::default());
+    let mut detector = Detector::new(Rules {
+        lateness_s,
+        ..Rules::default()
+    });
     let mut out = Outputs::default();
     let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
 
@@ -158,7 +162,7 @@ fn measure(fences: usize) {
             name: None,
             kind: None,
             geometry,
-            dwell_s: None,
+            dwell_s,
             exit_margin_m: 20.0,
         });
         let place = place(Input::Geofences, 1001);
@@ -252,6 +256,8 @@ fn idle() {
 fn main() {
     idle();
     for fences in [1_000, 100_000] {
-        measure(fences);
+        measure(fences, 0.0, None);
     }
+    print!("2 s of lateness, 5 s of dwell: ");
+    measure(1_000, 2.0, Some(5.0));
 }

@@ -256,8 +256,7 @@ impl Detector {
             let driver = &mut self.drivers.records[number];
             let due_ms = driver.first_deadline(&self.spans);
             let timer = (due_ms, None);
-            let release =
-                (driver.held.front()).map_or((NEVER, None), |held| timers::of(held.place));
+            let release = (driver.next_release()).map_or((NEVER, None), timers::of);
             if timer.min(release) >= before {
                 let next_ms = due_ms.min(release.0);
                 self.agenda.set(number, driver.wake_ms, next_ms);
@@ -268,7 +267,7 @@ impl Detector {
             if timer <= release {
                 self.fire(number, Due::Clock(due_ms), now_ms, out);
                 arrange(&mut out.events, first);
-            } else if let Some(held) = driver.held.pop_front() {
+            } else if let Some(held) = driver.release() {
                 self.judge_update(number, held.update, held.place, now_ms, first, out);
             }
         }
@@ -316,9 +315,11 @@ impl Detector {
         for visit in visits {
             if let Some(after_ms) = visit.dwells_after_ms()
                 && let Some(place) = due.place(&visit.begun, after_ms)
-                && let Some(fence) = self.fences.get(visit.slot)
             {
                 visit.dwell = Dwell::Told;
+                let Some(fence) = self.fences.get(visit.slot) else {
+                    continue;
+                };
                 let subject = Subject::Fence(fence.id.clone());
                 let kind = EventKind::GeofenceDwelled;
                 out.events.push(Event {
@@ -329,10 +330,13 @@ impl Detector {
         }
         let after_ms = self.spans.arrive_ms;
         for order in orders {
-            if let Some(leg) = order.open.and_then(|open| order.legs.get_mut(open))
-                && let Some(begun) = leg.stay.pending()
-                && let Some(place) = due.place(&begun, after_ms)
-            {
+            for leg in &mut order.legs {
+                let Some(begun) = leg.stay.pending() else {
+                    continue;
+                };
+                let Some(place) = due.place(&begun, after_ms) else {
+                    continue;
+                };
                 leg.stay = Stay::Arrived(begun);
                 let subject = Subject::Leg(order.order.clone(), leg.leg);
                 let kind = EventKind::AgentArrived;

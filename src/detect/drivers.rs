@@ -37,20 +37,26 @@ pub(super) struct Driver {
     pub(super) last: Option<Fix>,
     /// The `ok` fix before it.
     previous: Option<Spot>,
-    /// The last teleport, if it came after the last `ok` fix.
-    pub(super) teleport: Option<Spot>,
     /// Whether it is heard.
     pub(super) silence: Silence,
     /// The fences on whose visit the driver is, by slot.
     pub(super) visits: Vec<Visit>,
     /// What it knows of orders, by id.
     pub(super) orders: Vec<OrderLegs>,
-    /// Updates that wait for others to overtake them, by when they are released.
-    pub(super) held: VecDeque<Held>,
+    /// What few drivers have; out of the way of what all updates touch.
+    aside: Option<Box<Aside>>,
     /// When the agenda says to look at the driver; no later than any of its deadlines.
     pub(super) wake_ms: TimeMs,
     /// No later than any of its dwells and arrivals is due by event time.
     pub(super) wake_event_ms: TimeMs,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Aside {
+    /// The last teleport, if it came after the last `ok` fix.
+    teleport: Option<Spot>,
+    /// Updates that wait for others to overtake them, by when they are released.
+    held: VecDeque<Held>,
 }
 
 /// An update that waits.
@@ -83,11 +89,10 @@ impl Drivers {
                 id,
                 last: None,
                 previous: None,
-                teleport: None,
                 silence: Silence::default(),
                 visits: Vec::new(),
                 orders: Vec::new(),
-                held: VecDeque::new(),
+                aside: None,
                 wake_ms: NEVER,
                 wake_event_ms: NEVER,
             });
@@ -105,7 +110,9 @@ impl Drivers {
         self.positions[number] = fix.position;
         let driver = &mut self.records[number];
         driver.previous = driver.last.map(|last| last.spot());
-        driver.teleport = None;
+        if let Some(aside) = &mut driver.aside {
+            aside.teleport = None;
+        }
         driver.last = Some(fix);
     }
 }
@@ -122,8 +129,29 @@ impl Fix {
 impl Driver {
     /// Keeps an update until its place in the merged order comes.
     pub(super) fn hold(&mut self, place: Place, update: Update) {
-        let at = self.held.partition_point(|held| held.place < place);
-        self.held.insert(at, Held { place, update });
+        let held = &mut self.aside.get_or_insert_default().held;
+        let at = held.partition_point(|held| held.place < place);
+        held.insert(at, Held { place, update });
+    }
+
+    /// Where in the merged order the next held update is judged.
+    pub(super) fn next_release(&self) -> Option<Place> {
+        Some(self.aside.as_ref()?.held.front()?.place)
+    }
+
+    /// The held update whose place has come.
+    pub(super) fn release(&mut self) -> Option<Held> {
+        self.aside.as_mut()?.held.pop_front()
+    }
+
+    /// The last teleport, if it came after the last `ok` fix.
+    pub(super) fn teleport(&self) -> Option<Spot> {
+        self.aside.as_ref()?.teleport
+    }
+
+    /// Remembers a teleport until the next `ok` fix.
+    pub(super) fn remember(&mut self, teleport: Spot) {
+        self.aside.get_or_insert_default().teleport = Some(teleport);
     }
 
     /// Has the driver looked at for a timer that begins.

@@ -25,9 +25,15 @@ impl Detector {
         first: usize,
         out: &mut Outputs,
     ) {
+        let at = out.judged.len();
+        out.judged.push(Location {
+            update,
+            flag: Flag::Ok,
+        });
+        let update = &out.judged[at].update;
         let driver = &mut self.drivers.records[number];
         let last = driver.last.map(|fix| fix.spot());
-        let verdict = flags::judge(last, driver.teleport, &update, &self.rules);
+        let verdict = flags::judge(last, driver.teleport(), update, &self.rules);
         match verdict.flag {
             Flag::Ok => {
                 let telling = Telling {
@@ -44,11 +50,10 @@ impl Detector {
                 self.move_driver(number, fix, verdict.jumped, &telling, out);
                 arrange(&mut out.events, first);
             }
-            Flag::Teleport => driver.teleport = Some(flags::Spot::of(&update)),
+            Flag::Teleport => driver.remember(flags::Spot::of(update)),
             Flag::Late | Flag::Duplicate | Flag::Inaccurate => {}
         }
-        let flag = verdict.flag;
-        out.judged.push(Location { update, flag });
+        out.judged[at].flag = verdict.flag;
     }
 
     /// Takes an `ok` fix.

@@ -120,7 +120,7 @@ impl Oracle {
     }
 
     /// All timers that are due: by the clock, or those of a driver by a fix's event time.
-    fn due(&mut self, now: i64, by_fix: Option<(u64, i64)>, rules: &Rules) -> Vec<(i64, u8, Told)> {
+    fn due(&mut self, now: i64, by_fix: Option<(u64, i64)>, rules: &Rules) -> Vec<(i64, Told)> {
         let mut due = Vec::new();
         let is_due = |driver: u64, start: &Start, after: i64| match by_fix {
             None => start.at_ms + after <= now,
@@ -143,7 +143,7 @@ impl Oracle {
                 let (kind, object) = (EventKind::GeofenceDwelled, format!("f{fence}"));
                 let mut event = timer(driver, kind, object, *start, after);
                 event.dwell_ms = Some(after);
-                due.push((start.event_ms + after, start.rank, event));
+                due.push((start.event_ms + after, event));
             }
         }
         let after = seconds_ms(rules.arrive_s);
@@ -159,7 +159,7 @@ impl Oracle {
             let here = self.fixes[&leg.driver].last().map(|fix| fix.xy);
             event.distance = here.map(|xy| (metres(xy, leg.target) * 100.0).round() as i64);
             event.dwell_ms = Some(after);
-            due.push((start.event_ms + after, start.rank, event));
+            due.push((start.event_ms + after, event));
         }
         let after = seconds_ms(rules.silent_s);
         for (&driver, since) in &self.open_since {
@@ -172,32 +172,25 @@ impl Oracle {
                 self.silent.insert(driver);
                 let (kind, object) = (EventKind::DriverSilent, "-".to_owned());
                 let event = timer(driver, kind, object, start, after);
-                due.push((start.event_ms + after, start.rank, event));
+                due.push((start.event_ms + after, event));
             }
         }
-        for (_, _, event) in &mut due {
+        for (_, event) in &mut due {
             let fix = self.fixes.get(&event.driver).and_then(|fixes| fixes.last());
             event.fix = fix.map(|fix| position(fix.xy));
         }
         due
     }
 
-    /// The clock's timers: those of one time by record, then driver, kind, object.
+    /// The clock's timers: those of one time by driver, kind, object.
     fn ring(&mut self, now: i64, rules: &Rules) {
         let mut due = self.due(now, None, rules);
         due.sort_by(|a, b| {
-            let key = |(_, rank, event): &(i64, u8, Told)| {
-                (
-                    *rank,
-                    event.source,
-                    event.driver,
-                    event.kind,
-                    by_leg(&event.object),
-                )
-            };
+            let key =
+                |(_, event): &(i64, Told)| (event.driver, rank(event.kind), by_leg(&event.object));
             key(a).cmp(&key(b))
         });
-        self.told.extend(due.into_iter().map(|(_, _, event)| event));
+        self.told.extend(due.into_iter().map(|(_, event)| event));
     }
 
     fn take(&mut self, mut start: Start, (at_ms, record): &Timed, judge: bool, rules: &Rules) {
@@ -290,19 +283,11 @@ impl Oracle {
         self.teleports.remove(&driver);
         // What is due by event time comes first, even before a resumption by the same record.
         let mut due = self.due(start.at_ms, Some((driver, event_ms)), rules);
-        due.sort_by_key(|(deadline, rank, event)| {
-            (
-                *deadline,
-                *rank,
-                event.source,
-                event.kind,
-                by_leg(&event.object),
-            )
-        });
+        due.sort_by_key(|(deadline, event)| (*deadline, rank(event.kind), by_leg(&event.object)));
         self.by_fix += due.len();
         let same = |event: &Told| event.source == start.source && event.at_ms == start.at_ms;
         let resumed = self.told.pop_if(|last| last.driver == driver && same(last));
-        self.told.extend(due.into_iter().map(|(_, _, event)| event));
+        self.told.extend(due.into_iter().map(|(_, event)| event));
         self.told.extend(resumed);
 
         let fixes = self.fixes.entry(driver).or_default();

@@ -512,6 +512,12 @@ proptest! {
                 in_time.push(report(driver, event_ms, event_ms, fix));
                 at_once.push(report(driver, 1_000_000, event_ms, fix));
             }
+            // A last fix after all deadlines: those still open when the fixes end are the
+            // clock's, which knows only that the fixes came together.
+            let last = (0, trace.last().map_or(TARGETS[2], |fix| fix.1), None);
+            event_ms += 100_000;
+            in_time.push(report(driver, event_ms, event_ms, &last));
+            at_once.push(report(driver, 1_000_000, event_ms, &last));
         }
         merge(&mut in_time);
         merge(&mut at_once);

@@ -23,7 +23,8 @@ pub fn distance_m(a: Position, b: Position) -> f64 {
 pub fn is_within_m(a: Position, b: Position, limit_m: f64) -> bool {
     // On the plane the way is never shorter than on the sphere.
     let (x, y) = (a.longitude - b.longitude, a.latitude - b.latitude);
-    let limit_deg = (limit_m / EARTH_RADIUS_M).to_degrees();
+    const DEGREES_PER_M: f64 = 180.0 / (std::f64::consts::PI * EARTH_RADIUS_M);
+    let limit_deg = limit_m * DEGREES_PER_M;
     x * x + y * y <= limit_deg * limit_deg * 0.999_999 || distance_m(a, b) <= limit_m
 }
 

@@ -296,8 +296,9 @@ impl Cells {
     }
 
     fn each(&self, mut ask: impl FnMut(u64, u64)) {
-        for row in self.south..=self.north {
-            for column in self.west..=self.east {
+        // Half-open, for inclusive ranges cost a flag each.
+        for row in self.south..self.north + 1 {
+            for column in self.west..self.east + 1 {
                 ask(column, row);
             }
         }

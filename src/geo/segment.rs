@@ -48,11 +48,13 @@ impl Segment {
         (x * x + y * y).sqrt().to_radians() * EARTH_RADIUS_M * (1.0 + 1e-9)
     }
 
-    /// Whether it has a point in common with a box that it was found near: exact, and only
-    /// a bounding box away from the plain test.
+    /// Whether it has a point in common with a box; `bounds` are its own.
     pub(super) fn meets_box(&self, bounds: &LonLatBox, b: &LonLatBox) -> bool {
         if !bounds.overlaps(b) {
             return false;
+        }
+        if b.contains(self.to) {
+            return true;
         }
         let rising = (self.to.x > self.from.x) == (self.to.y > self.from.y);
         let (south, north) = if rising {

@@ -152,20 +152,24 @@ pub struct Event {
 
 impl Event {
     /// The total order in which events are told, a function of their content alone.
+    ///
+    /// Timers of one deadline are told by driver, kind and subject, and not by the records
+    /// that started them: with lateness, those may have come in any order.
     pub fn telling_order(&self) -> impl Ord + '_ {
         let is_timer = self.cause == Cause::Timer;
         let by_clock = is_timer && self.place.source == self.source;
-        let deadline = (is_timer && !by_clock).then_some((self.event_time_ms, self.source));
+        let by_fix = is_timer && !by_clock;
         (
             self.place.at_ms,
-            !by_clock,
-            self.place.source,
-            // Timers that the fix shows to be due come first, by deadline.
-            deadline.is_none(),
-            deadline,
+            // Timers of the clock come before all records of their time.
+            (!by_clock).then_some(self.place.source),
+            // Timers that a fix shows to be due come first at that fix, by deadline.
+            !by_fix,
+            by_fix.then_some(self.event_time_ms),
             self.driver,
             self.kind,
             &self.subject,
+            self.source,
         )
     }
 }
