@@ -201,22 +201,19 @@ fn write_story(sender: &mut Sender) -> Story {
     Story { events, rows }
 }
 
-/// The story's driver is in a hurry: 400 m/s must not be a teleport.
-const FAST: &str = "updates.max_speed_mps = 1000";
-
 #[test]
 fn given_records_give_exact_events_and_rows_with_1_2_and_4_workers() {
     let lab = lab("story");
     let names = ["story-1", "story-2", "story-4"];
     for name in names {
-        lab.init(&lab.pipeline(name, FAST));
+        lab.init(&lab.pipeline(name, ""));
     }
     let story = write_story(&mut lab.sender());
 
     for (name, workers) in names.into_iter().zip([1, 2, 4]) {
         lab.query("TRUNCATE TABLE riderflow.driver_locations");
         lab.query("TRUNCATE TABLE riderflow.events");
-        let job = lab.run(&lab.pipeline(name, FAST), workers);
+        let job = lab.run(&lab.pipeline(name, ""), workers);
         lab.wait_for_no_lag(name, LONG);
         assert_eq!(job.stop().code(), Some(0), "SIGTERM ends a job well");
 
