@@ -101,6 +101,22 @@ fn topics_and_tables_are_made_once_and_compared_ever_after() {
     };
     migrate::verify(&server, DATABASE).unwrap();
 
+    // A user that the server does not know.
+    let refused = Command::new(BINARY)
+        .arg("init")
+        .arg(&file)
+        .env("RIDERFLOW_KAFKA", services.kafka())
+        .env("RIDERFLOW_CLICKHOUSE", services.clickhouse_url())
+        .env("RIDERFLOW_CLICKHOUSE_USER", "nobody")
+        .env("RIDERFLOW_CLICKHOUSE_PASSWORD", "secret")
+        .output()
+        .unwrap();
+    let error = stderr(&refused, 1);
+    assert!(
+        error.contains("RIDERFLOW_CLICKHOUSE_USER") && !error.contains("secret"),
+        "{error}"
+    );
+
     // Another pipeline shares all but the epoch log.
     let other = pipeline_file(dir.path(), "").with_file_name("other.toml");
     std::fs::write(&other, "name = \"other\"").unwrap();

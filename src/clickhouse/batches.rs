@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::insert::{Context, store};
 use super::reconcile::Ask;
-use super::rows::{EventRow, LocationRow, Months, RejectedRow};
+use super::rows::{EventRow, LocationRow, Months, Record, RejectedRow};
+use super::spill::Spill;
 use super::writer::{Observer, Options, Parcel, Rows, Shared};
 
 /// Inserts of one table that run at the same time.
@@ -35,6 +36,7 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
         rows: options.batch_rows.max(1),
         age: Duration::from_millis(options.batch_ms),
     };
+    let mut spill = Spill::new(options.spill.clone());
     let context = Arc::new(Context::new(options, shared.clone(), observer, done));
     let mut tables = Tables::default();
     let mut running = Running::default();
@@ -45,10 +47,16 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
         let now = Instant::now();
         let stop_by = stop_by.map(Instant::from_std);
         tables.cut(&context, &limits, now, stop_by.is_some(), &mut running);
-        shared.settle(tables.oldest().into_iter().chain(running.oldest()).min());
+        tables.spill(&mut spill, &shared, now);
+        if let Err(error) = tables.unspill(&mut spill, &shared) {
+            shared.end(&format!("could not read rows back from disk: {error}"));
+            return;
+        }
+        let waiting = tables.oldest().into_iter().chain(spill.oldest()).min();
+        shared.settle(waiting.into_iter().chain(running.oldest()).min());
 
         if let Some(stop_by) = stop_by
-            && (stop_by <= now || (tables.is_empty() && running.is_empty()))
+            && (stop_by <= now || (waiting.is_none() && running.is_empty()))
         {
             return;
         }
@@ -135,7 +143,7 @@ impl Running {
 }
 
 /// Rows of one table that wait, oldest first.
-struct Buffer<R> {
+pub(super) struct Buffer<R> {
     rows: VecDeque<R>,
     /// Parcel, rows of it that wait, when it was sent.
     parcels: VecDeque<(u64, usize, Instant)>,
@@ -190,13 +198,17 @@ impl<R> Buffer<R> {
             return None;
         }
         let (most, _) = self.limits(limits, now);
-        let &(parcel, _, _) = self.parcels.front()?;
         let count = most.min(self.rows.len());
         let batch = self.rows.drain(..count).collect();
-        let mut left = count;
+        if self.rows.is_empty() && self.rows.capacity() > WIDEST {
+            // What an outage needed is not kept.
+            self.rows = VecDeque::new();
+        }
+        let (mut left, mut parcel) = (count, u64::MAX);
         while left > 0
             && let Some(first) = self.parcels.front_mut()
         {
+            parcel = parcel.min(first.0);
             let taken = left.min(first.1);
             first.1 -= taken;
             left -= taken;
@@ -207,8 +219,43 @@ impl<R> Buffer<R> {
         Some((batch, parcel))
     }
 
+    /// The least parcel; rows that were on disk come after newer ones.
     fn oldest(&self) -> Option<u64> {
-        self.parcels.front().map(|first| first.0)
+        self.parcels.iter().map(|waiting| waiting.0).min()
+    }
+
+    /// Up to so many rows from the end, their oldest parcel and when it was sent.
+    pub(super) fn take_newest(&mut self, rows: usize, cost: usize) -> Option<(Vec<R>, u64, Instant)>
+    where
+        R: Record,
+    {
+        let mut total = 0;
+        let fits = self.rows.iter().rev().take(rows).take_while(|row| {
+            total += row.cost();
+            total <= cost
+        });
+        // One row at least, however large.
+        let count = fits.count().max(1).min(self.rows.len());
+        let taken = self.rows.drain(self.rows.len() - count..).collect();
+        let (mut left, mut oldest) = (count, None::<(u64, Instant)>);
+        while left > 0
+            && let Some(last) = self.parcels.back_mut()
+        {
+            let from = left.min(last.1);
+            last.1 -= from;
+            left -= from;
+            oldest = oldest.into_iter().chain([(last.0, last.2)]).min();
+            if last.1 == 0 {
+                self.parcels.pop_back();
+            }
+        }
+        oldest.map(|(parcel, at)| (taken, parcel, at))
+    }
+
+    /// Rows that wait again.
+    pub(super) fn put_back(&mut self, rows: Vec<R>, parcel: u64, at: Instant) {
+        self.parcels.push_back((parcel, rows.len(), at));
+        self.rows.extend(rows);
     }
 }
 
@@ -295,8 +342,31 @@ impl Tables {
         next
     }
 
-    fn is_empty(&mut self) -> bool {
-        self.oldest().is_none()
+    /// Moves rows to disk, the newest of the largest buffer first, while memory is short.
+    fn spill(&mut self, spill: &mut Spill, shared: &Shared, now: Instant) {
+        while shared.is_crowded() && spill.is_open(now) {
+            let (mut most, mut largest) = (0, None);
+            each!(self, |id, buffer| if buffer.rows.len() > most {
+                (most, largest) = (buffer.rows.len(), Some(id));
+            });
+            // All that is left is being inserted.
+            let Some(largest) = largest else { return };
+            each!(self, |id, buffer| if id == largest {
+                spill.put(id, buffer, shared);
+            });
+        }
+    }
+
+    /// Moves rows back, the oldest first, while memory is free.
+    fn unspill(&mut self, spill: &mut Spill, shared: &Shared) -> std::io::Result<()> {
+        while shared.is_roomy()
+            && let Some(next) = spill.next()
+        {
+            each!(self, |id, buffer| if id == next {
+                spill.take(buffer, shared)?;
+            });
+        }
+        Ok(())
     }
 
     fn widen(&mut self, which: BufferId, until: Instant) {

@@ -116,6 +116,24 @@ impl Context {
     }
 }
 
+impl Context {
+    /// What a run that was fenced off is told.
+    fn fenced(&self) -> String {
+        let Options {
+            pipeline,
+            generation,
+            database,
+            ..
+        } = &self.options;
+        format!(
+            "a later run of {pipeline} than this one, generation {generation}, has registered in \
+             {database}.writers. If none runs, Kafka's data was deleted and its offsets begin \
+             again: empty the tables of {database} as well, or give the pipeline another name \
+             and database"
+        )
+    }
+}
+
 /// A text as an SQL literal.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -209,7 +227,7 @@ impl Batch<'_> {
                     }
                 }
                 if fault.remedy == Remedy::Stop {
-                    self.context.shared.end(FENCED);
+                    self.context.shared.end(&self.context.fenced());
                     return false;
                 }
                 self.wait::<R>(&fault, rows.len(), &mut backoff).await;

@@ -14,6 +14,7 @@
 //! | [`ask`] | answers as text |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
 //! | `insert` | one batch until it is stored: tries, back-off |
+//! | `spill` | rows on disk while the server is away for long |
 //! | `reconcile` | after an answer was lost: which rows of a batch are there |
 //! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
 
@@ -24,11 +25,13 @@ mod insert;
 pub mod migrate;
 mod reconcile;
 mod rows;
+mod spill;
 pub mod writer;
 
 pub use ask::ask;
 pub use writer::{
-    Notice, Observer, Options, Rows, Stats, StoredEvent, Summary, Table, Writer, WriterError,
+    Notice, Observer, Options, Rows, SpillOptions, Stats, StoredEvent, Summary, Table, Writer,
+    WriterError,
 };
 
 use std::time::Duration;

@@ -5,8 +5,9 @@
 //!    └── blocks while the bound is reached ◀────────────────────┘
 //! ```
 //!
-//! A row is counted from [`Writer::send`] until its table has it. The bound covers all of
-//! that; when it is reached `send` blocks and [`Writer::try_send`] hands the rows back.
+//! A row is counted from [`Writer::send`] until its table has it. The bound on memory covers
+//! all of that but what waits on disk ([`SpillOptions`]); when both are full `send` blocks and
+//! [`Writer::try_send`] hands the rows back.
 //! Nothing is ever dropped: what the server refuses is kept and tried again, and told as a
 //! [`Notice::Failed`].
 //!
@@ -15,6 +16,7 @@
 //! they are looked for in the table first.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -145,7 +147,9 @@ pub struct Options {
     pub database: String,
     /// The pipeline's name, for tokens and query ids.
     pub pipeline: String,
-    /// Which run of the pipeline this is; a later run has a greater one.
+    /// Which run of the pipeline this is. It must be greater than that of every run before,
+    /// one that died before its first epoch included: a writer kills what lesser generations
+    /// left running, and their inserts are refused from then on. Processes of one run share it.
     pub generation: u64,
     /// A batch is sent at this many rows.
     pub batch_rows: usize,
@@ -155,6 +159,8 @@ pub struct Options {
     pub max_buffered_rows: usize,
     /// Nor more bytes than this. Default 512 MiB.
     pub max_buffered_bytes: usize,
+    /// Where rows go when half of that is taken; `None`: senders wait once all is taken.
+    pub spill: Option<SpillOptions>,
     /// How long the server may take over one step of an insert before it counts as hung.
     /// Default 30 s.
     pub timeout: Duration,
@@ -172,9 +178,23 @@ impl Options {
             batch_ms: pipeline.clickhouse.batch_ms,
             max_buffered_rows: 2_000_000,
             max_buffered_bytes: 512 << 20,
+            spill: Some(SpillOptions {
+                dir: std::env::temp_dir(),
+                max_bytes: 8 << 30,
+            }),
             timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// Where rows wait that memory has no room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillOptions {
+    /// A folder; made when it is needed. Default: the system's temporary folder. One that is
+    /// held in memory serves no purpose.
+    pub dir: PathBuf,
+    /// No more than this, bytes; then senders wait. Default 8 GiB, some 90 million locations.
+    pub max_bytes: u64,
 }
 
 /// What a writer tells its observer, from its own thread; the observer must not block.
@@ -252,10 +272,12 @@ pub struct Stats {
     pub events_stored: u64,
     /// Rows stored in `rejected_updates`, those that were found there included.
     pub rejected_stored: u64,
-    /// Rows that were sent and are not stored yet.
+    /// Rows that were sent, are not stored yet, and wait in memory.
     pub buffered_rows: usize,
     /// What they take, bytes.
     pub buffered_bytes: usize,
+    /// Rows that wait on disk.
+    pub spilled_rows: usize,
     /// Batches stored.
     pub batches: u64,
     /// Tries that failed.
@@ -398,9 +420,10 @@ impl Writer {
             return Err(WriterError::Failed("its thread panicked".into()));
         }
         let stats = self.shared.stats();
-        if stats.buffered_rows > 0 {
+        let rows = stats.buffered_rows + stats.spilled_rows;
+        if rows > 0 {
             return Err(WriterError::Unfinished {
-                rows: stats.buffered_rows,
+                rows,
                 deadline,
                 last_error: stats.last_error,
             });
@@ -504,6 +527,7 @@ struct State {
     next_parcel: u64,
     held_rows: usize,
     held_bytes: usize,
+    spilled_rows: usize,
     /// Epochs, each with the number of the first parcel that is not part of it.
     marks: VecDeque<(Epoch, u64)>,
     stored_epoch: Option<Epoch>,
@@ -575,6 +599,36 @@ impl Shared {
         self.room.notify_all();
     }
 
+    /// Whether half of the memory is taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        let state = self.lock();
+        state.held_rows > self.bound.rows / 2 || state.held_bytes > self.bound.bytes / 2
+    }
+
+    /// Whether three quarters of the memory are free.
+    pub(super) fn is_roomy(&self) -> bool {
+        let state = self.lock();
+        state.held_rows < self.bound.rows / 4 && state.held_bytes < self.bound.bytes / 4
+    }
+
+    /// Rows have left memory for disk.
+    pub(super) fn to_disk(&self, rows: usize, cost: usize) {
+        let mut state = self.lock();
+        state.held_rows -= rows;
+        state.held_bytes -= cost;
+        state.spilled_rows += rows;
+        drop(state);
+        self.room.notify_all();
+    }
+
+    /// Rows are back from disk.
+    pub(super) fn to_memory(&self, rows: usize, cost: usize) {
+        let mut state = self.lock();
+        state.held_rows += rows;
+        state.held_bytes += cost;
+        state.spilled_rows -= rows;
+    }
+
     /// All parcels before `oldest` are stored (`None`: all that were taken from the inbox).
     pub(super) fn settle(&self, oldest: Option<u64>) {
         let mut state = self.lock();
@@ -613,6 +667,7 @@ impl Shared {
             rejected_stored: stored(Table::RejectedUpdates),
             buffered_rows: state.held_rows,
             buffered_bytes: state.held_bytes,
+            spilled_rows: state.spilled_rows,
             batches: self.counts.batches.load(Ordering::Relaxed),
             retries: self.counts.retries.load(Ordering::Relaxed),
             reconciled: self.counts.reconciled.load(Ordering::Relaxed),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use riderflow::clickhouse::{Notice, Writer, WriterError};
+use riderflow::clickhouse::{Notice, SpillOptions, Writer, WriterError};
 use riderflow::model::Epoch;
 
 use crate::proxy::{Damage, Proxy};
@@ -129,6 +129,90 @@ fn the_bound_blocks_and_nothing_is_lost() {
     let summary = writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(summary.stats.blocked, summary.stats.blocked.max(1));
     assert_eq!(database.locations(), (20_000, 20_000));
+}
+
+#[test]
+fn an_outage_longer_than_memory_goes_to_disk_and_comes_back() {
+    let mut database = Database::start();
+    database.services.stop_clickhouse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(database.server());
+    options.max_buffered_rows = 10_000;
+    options.spill = Some(SpillOptions {
+        dir: dir.path().join("rows"),
+        max_bytes: 1 << 30,
+    });
+    let writer = Writer::start(options, None).unwrap();
+    for chunk in 0..200 {
+        writer
+            .send(locations(chunk * 1000..(chunk + 1) * 1000))
+            .unwrap();
+        writer.mark(Epoch(chunk as u64)).unwrap();
+    }
+    let stats = writer.stats();
+    assert!(
+        stats.spilled_rows >= 190_000 && stats.buffered_rows <= 10_000,
+        "{stats:?}"
+    );
+    assert_eq!(stats.stored_epoch, None);
+    // A process that dies leaves nothing behind.
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("rows")).unwrap().count(),
+        0
+    );
+
+    database.services.start_clickhouse().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while writer.stored_epoch() != Some(Epoch(199)) {
+        assert!(Instant::now() < deadline, "{:?}", writer.stats());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let summary = writer.flush_and_stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(summary.stats.spilled_rows, 0);
+    assert_eq!(database.locations(), (200_000, 200_000));
+}
+
+#[test]
+fn too_many_parts_make_batches_larger() {
+    let database = Database::start();
+    database.query("SYSTEM STOP MERGES riderflow.driver_locations");
+    let setting = "ALTER TABLE riderflow.driver_locations MODIFY SETTING parts_to_throw_insert = ";
+    database.query(&format!("{setting}3"));
+    let (observer, seen) = notices();
+    let writer = Writer::start(options(database.server()), Some(observer)).unwrap();
+    let told = |seen: &Vec<Notice>| {
+        seen.iter().any(|notice| {
+            matches!(
+                notice,
+                Notice::Failed {
+                    code: Some(252),
+                    ..
+                }
+            )
+        })
+    };
+    let mut sent = 0;
+    while !told(&seen.lock().unwrap()) {
+        writer.send(locations(sent..sent + 1000)).unwrap();
+        sent += 1000;
+        thread::sleep(Duration::from_millis(50));
+    }
+    // From here on they gather, although a thousand are a batch.
+    for _ in 0..20 {
+        writer.send(locations(sent..sent + 1000)).unwrap();
+        sent += 1000;
+        thread::sleep(Duration::from_millis(20));
+    }
+    database.query(&format!("{setting}3000"));
+    database.query("SYSTEM START MERGES riderflow.driver_locations");
+    writer.flush_and_stop(Duration::from_secs(30)).unwrap();
+    assert_eq!(database.locations(), (sent as u64, sent as u64));
+    let seen = seen.lock().unwrap();
+    let largest = seen.iter().map(|notice| match notice {
+        Notice::Stored { rows, .. } => *rows,
+        _ => 0,
+    });
+    assert!(largest.max() >= Some(10_000));
 }
 
 #[test]

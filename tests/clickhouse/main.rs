@@ -92,6 +92,7 @@ pub(crate) fn options(server: Server) -> Options {
         batch_ms: 100,
         max_buffered_rows: 2_000_000,
         max_buffered_bytes: 512 << 20,
+        spill: None,
         timeout: Duration::from_secs(5),
     }
 }
