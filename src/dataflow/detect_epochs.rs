@@ -10,11 +10,12 @@ use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::{Capability, InputCapability};
 
+use super::windows::Counted;
 use super::{Context, Output, frontier_of};
 use crate::detect::{Detector, OrderStep};
 use crate::epoch::key_group;
@@ -27,9 +28,15 @@ fn group_of(driver: DriverId) -> u64 {
 /// What an epoch has received so far.
 #[derive(Default)]
 struct Waiting {
-    capability: Option<Capability<u64>>,
+    /// For events, and for what windows count.
+    capabilities: Option<[Capability<u64>; 2]>,
     updates: Vec<Vec<Update>>,
     changes: Vec<Change>,
+}
+
+/// A capability for each of the two outputs.
+fn retain(capability: &InputCapability<u64>) -> Option<[Capability<u64>; 2]> {
+    Some([capability.retain_least(0)?, capability.retain_least(1)?])
 }
 
 /// What isn't an update.
@@ -52,7 +59,10 @@ pub(super) fn detect_epochs<'scope>(
     steps: StreamVec<'scope, u64, OrderStep>,
     fences: StreamVec<'scope, u64, FenceChange>,
     context: Rc<Context>,
-) -> StreamVec<'scope, u64, Event> {
+) -> (
+    StreamVec<'scope, u64, Event>,
+    StreamVec<'scope, u64, Counted>,
+) {
     let mut builder = OperatorBuilder::new("detect".to_owned(), updates.scope());
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
@@ -61,31 +71,33 @@ pub(super) fn detect_epochs<'scope>(
     let mut fences = builder.new_input(fences.broadcast(), Pipeline);
     let (output, events) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Event>>>::from(output);
+    let (counted_out, counted) = builder.new_output();
+    let mut counted_out =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<Counted>>>::from(counted_out);
 
     builder.build(move |_capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         let mut judge = Judge::new(context);
         move |frontiers| {
-            // One output, whose index is 0.
             updates.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.updates.push(std::mem::take(data));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
             steps.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.changes.extend(data.drain(..).map(Change::Order));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
             fences.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.changes.extend(data.drain(..).map(Change::Fence));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
 
@@ -95,19 +107,26 @@ pub(super) fn detect_epochs<'scope>(
                 && complete.is_none_or(|frontier| *entry.key() < frontier)
             {
                 let (epoch, mut received) = entry.remove_entry();
-                let capability = received
-                    .capability
+                let [events_cap, counted_cap] = received
+                    .capabilities
                     .take()
                     .expect("an epoch waits because something came");
                 let events = judge.epoch(Epoch(epoch), received);
                 if !events.is_empty() {
-                    output.session(&capability).give_container(events);
+                    output.session(&events_cap).give_container(events);
                     events.clear();
+                }
+                if !judge.counted.is_empty() {
+                    let mut counted = std::mem::take(&mut judge.counted);
+                    counted_out
+                        .activate()
+                        .session(&counted_cap)
+                        .give_container(&mut counted);
                 }
             }
         }
     });
-    events
+    (events, counted)
 }
 
 /// Drives the detector through one epoch after the other.
@@ -115,6 +134,8 @@ struct Judge {
     context: Rc<Context>,
     detector: Detector,
     events: Vec<Event>,
+    /// What windows count of the epoch, in merged order.
+    counted: Vec<Counted>,
     order: Vec<(Place, u32, u32)>,
 }
 
@@ -125,6 +146,7 @@ impl Judge {
             context,
             detector,
             events: Vec::new(),
+            counted: Vec::new(),
             order: Vec::new(),
         }
     }
@@ -132,9 +154,11 @@ impl Judge {
     /// Judges all that an epoch received, in merged order. Returns what was told.
     fn epoch(&mut self, epoch: Epoch, received: Waiting) -> &mut Vec<Event> {
         let now_ms = epoch.now_ms(self.context.interval_ms);
+        let windows = self.context.windows.is_some();
         let Self {
             detector,
             events,
+            counted,
             order,
             ..
         } = self;
@@ -165,7 +189,11 @@ impl Judge {
                 apply(change, events, detector);
             }
             let update = &received.updates[container as usize][at as usize];
-            flags[container as usize][at as usize] = detector.on_update(update, now_ms, events);
+            let flag = detector.on_update(update, now_ms, events);
+            flags[container as usize][at as usize] = flag;
+            if windows && matches!(flag, Flag::Ok | Flag::Late) {
+                counted.push(Counted::of(update));
+            }
         }
         for change in changes {
             apply(change, events, detector);

@@ -25,7 +25,7 @@ use timely::WorkerConfig;
 
 use crate::clickhouse;
 use crate::config::Pipeline;
-use crate::dataflow::{self, Context, Feed, Output};
+use crate::dataflow::{self, Context, Feed, Output, Progress};
 use crate::kafka::{CommitError, KafkaError, Reader};
 use crate::model::{Epoch, TimeMs};
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics, ServeError, Server, serve};
@@ -35,6 +35,8 @@ use start::Start;
 const CHANNEL_BOUND: usize = 256;
 /// The longest that a parked worker sleeps, so that it hears a stop.
 const PARK: Duration = Duration::from_millis(20);
+/// How long windows may take at a stop; it is milliseconds, but every worker must take part.
+const WINDOWS_LIMIT: Duration = Duration::from_secs(1);
 /// How long a stop may take before the job gives up on what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
@@ -141,6 +143,7 @@ impl Job {
             progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
         let workers = Workers {
             pipeline: pipeline.clone(),
+            windows: start::windows(pipeline, &start.resume),
             readings: start.readings,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
@@ -256,6 +259,7 @@ fn abort_on_panic() {
 struct Workers {
     pipeline: Pipeline,
     readings: Vec<start::Reading>,
+    windows: Option<dataflow::windows::Settings>,
     control: Arc<Control>,
     metrics: Metrics,
     heartbeat: Heartbeat,
@@ -297,27 +301,45 @@ impl Workers {
             limits: start::limits(&self.pipeline),
             rules: start::rules(&self.pipeline),
             keep_history: self.pipeline.clickhouse.enabled,
+            windows: self.windows,
             clock: Box::new(wall_clock_ms),
             outputs,
             fail: Arc::new(move |message| control.fail(JobError::Failed(message))),
             metrics: self.metrics.clone(),
         };
-        let complete = worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+        let progress = worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
 
         let mut oldest = None;
         while !self.control.stopping() {
             worker.step_or_park(Some(PARK));
             if worker.index() == 0 {
-                let now = complete.with_frontier(|frontier| frontier.first().copied());
+                let now = progress
+                    .judged
+                    .with_frontier(|frontier| frontier.first().copied());
                 if now != oldest {
                     oldest = now;
                     self.advanced_to(now, interval_ms);
                 }
             }
         }
+        self.finish_windows(worker, &progress);
         // What is not whole is not told: the next start reads it again.
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
+        }
+    }
+
+    /// Lets windows take in what was judged already, so that they are told with it.
+    fn finish_windows(&self, worker: &mut timely::worker::Worker, progress: &Progress) {
+        let Some(windows) = &progress.windows else {
+            return;
+        };
+        let judged = progress
+            .judged
+            .with_frontier(|frontier| frontier.first().copied());
+        let deadline = Instant::now() + WINDOWS_LIMIT;
+        while judged.is_some_and(|judged| windows.less_than(&judged)) && Instant::now() < deadline {
+            worker.step_or_park(Some(Duration::from_millis(1)));
         }
     }
 

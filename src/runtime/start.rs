@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clickhouse::migrate::{self, MigrateError};
 use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
+use crate::dataflow::windows;
 use crate::detect::Rules;
 use crate::epoch::{PartitionClock, Resume};
 use crate::kafka::{self, Committer, Partitions};
@@ -155,6 +156,29 @@ pub(super) fn rules(pipeline: &Pipeline) -> Rules {
         max_accuracy_m: pipeline.updates.max_accuracy_m,
         lateness_s: pipeline.updates.lateness_s,
     }
+}
+
+/// Which windows to compute: none that nobody stores. After a restart those are known that
+/// began after what was read again.
+pub(super) fn windows(pipeline: &Pipeline, resume: &Resume) -> Option<windows::Settings> {
+    let config = &pipeline.windows;
+    let ms = |seconds: f64| (seconds * 1000.0) as TimeMs;
+    let hop_s = if config.hop_s == 0 {
+        config.size_s
+    } else {
+        config.hop_s
+    };
+    // An update may be ahead of its Kafka timestamp by the limit.
+    let known_from_ms = resume.last.map_or(TimeMs::MIN, |(_, now_ms)| {
+        now_ms - WARM_UP_MS + ms(pipeline.updates.future_limit_s)
+    });
+    (config.enabled && pipeline.clickhouse.enabled).then_some(windows::Settings {
+        size_ms: config.size_s * 1000,
+        hop_ms: hop_s * 1000,
+        session_gap_ms: ms(config.session_gap_s),
+        horizon_ms: ms(config.horizon_s),
+        known_from_ms,
+    })
 }
 
 /// Starts the writer, after a look at the tables. A ClickHouse that is away is waited for by
