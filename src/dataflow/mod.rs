@@ -116,20 +116,17 @@ pub fn build<R: RecordReader>(
     context: Context,
 ) -> Progress {
     let context = Rc::new(context);
-    let complete = Handle::new();
-    let decoded = read_inputs::read_inputs(scope, feeds, complete.clone(), Rc::clone(&context));
+    let (judged, finished) = (Handle::new(), Handle::new());
+    let decoded = read_inputs::read_inputs(scope, feeds, finished.clone(), Rc::clone(&context));
     let steps = resolve_orders::resolve_orders(decoded.orders);
     let (events, counted) =
         detect_epochs::detect_epochs(decoded.updates, steps, decoded.fences, Rc::clone(&context));
-    let events = events.probe_with(&complete);
+    let events = events.probe_with(&judged).probe_with(&finished);
     let windows = context
         .windows
-        .map(|settings| windows::windows(counted, &settings, &context));
+        .map(|settings| windows::windows(counted, &settings, &context, &finished));
     collect_epoch::collect_epoch(events, decoded.dead_letters, decoded.ranges, context);
-    Progress {
-        judged: complete,
-        windows,
-    }
+    Progress { judged, windows }
 }
 
 /// The least time that may still come; `None` when nothing can.

@@ -35,8 +35,8 @@ use start::Start;
 const CHANNEL_BOUND: usize = 256;
 /// The longest that a parked worker sleeps, so that it hears a stop.
 const PARK: Duration = Duration::from_millis(20);
-/// How long windows may take at a stop; it is milliseconds, but every worker must take part.
-const WINDOWS_LIMIT: Duration = Duration::from_secs(1);
+/// How long windows may take, at a stop, to take in what was judged: usually milliseconds.
+const WINDOWS_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stop may take before the job gives up on what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 

@@ -29,7 +29,6 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
-use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::{Concat, ConnectLoop, Feedback};
 use timely::progress::Antichain;
 
@@ -120,14 +119,14 @@ pub(super) type Change = (CellKey, u64, Traffic);
 
 type Trace = TraceAgent<KeySpine<CellKey, u64, Traffic>>;
 
-/// Sums traffic over all workers and tells what has changed. `done` follows what is told.
+/// Sums traffic over all workers and tells what has changed. Nothing flows on; the stream's
+/// frontier says how far this is.
 pub(super) fn cell_minutes<'scope>(
     traffic: StreamVec<'scope, u64, Change>,
     grid: Grid,
     refresh: Refresh,
     context: Rc<Context>,
-    done: &Handle<u64>,
-) {
+) -> StreamVec<'scope, u64, ()> {
     let scope = traffic.scope();
     let (expired, expired_stream) = scope.feedback(1);
     let arranged = traffic
@@ -136,7 +135,7 @@ pub(super) fn cell_minutes<'scope>(
         .arrange_by_self_named("arrange_cells");
     expire_cells(arranged.clone(), grid).connect_loop(expired);
     let counts = arranged.count_total_core::<isize>();
-    tell_cells(counts.inner, grid, refresh, context).probe_with(done);
+    tell_cells(counts.inner, grid, refresh, context)
 }
 
 /// Negates the traffic of windows that have passed the horizon, an epoch later.

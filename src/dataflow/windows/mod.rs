@@ -37,7 +37,7 @@ mod trail;
 use std::rc::Rc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::probe::Handle;
+use timely::dataflow::operators::probe::{Handle, Probe};
 
 pub(super) use fix::Counted;
 
@@ -82,17 +82,20 @@ impl Refresh {
     }
 }
 
-/// Computes all windows of the counted updates. The handle is at the oldest epoch that isn't
-/// in them yet.
+/// Computes all windows of the counted updates. The handle returned is at the oldest epoch that
+/// isn't in them yet, and holds `finished` back, so that the source waits for windows too.
 pub(super) fn windows<'scope>(
     counted: StreamVec<'scope, u64, Counted>,
     settings: &Settings,
     context: &Rc<Context>,
+    finished: &Handle<u64>,
 ) -> Handle<u64> {
     let grid = Grid::new(settings, context.interval_ms);
     let refresh = Refresh::new(context.interval_ms);
     let done = Handle::new();
     let traffic = trace_drivers::trace_drivers(counted, grid, refresh, Rc::clone(context));
-    cell_minutes::cell_minutes(traffic, grid, refresh, Rc::clone(context), &done);
+    cell_minutes::cell_minutes(traffic, grid, refresh, Rc::clone(context))
+        .probe_with(&done)
+        .probe_with(finished);
     done
 }
