@@ -36,6 +36,30 @@ fn events_of(lab: &Lab, pipeline: &str) -> Vec<Received> {
         .collect()
 }
 
+/// Every event is what its published schema says.
+fn assert_schemas(events: &[Received]) {
+    let mut validators = BTreeMap::new();
+    for event in events {
+        let kind = event.header("ce_type").to_owned();
+        let validator = validators.entry(kind).or_insert_with_key(|kind| {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/events");
+            let text = std::fs::read_to_string(format!("{folder}/{kind}.json")).expect(kind);
+            let schema = serde_json::from_str(&text).expect("a schema is JSON");
+            jsonschema::draft202012::new(&schema).expect("a valid schema")
+        });
+        let data = event.json();
+        let faults: Vec<String> = validator
+            .iter_errors(&data)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(
+            faults.is_empty(),
+            "{}: {faults:?}: {data}",
+            event.header("ce_id")
+        );
+    }
+}
+
 fn ids(events: &[Received]) -> Vec<String> {
     events
         .iter()
@@ -190,6 +214,7 @@ fn given_records_give_exact_events_and_rows_with_1_2_and_4_workers() {
         assert_eq!(job.stop().code(), Some(0), "SIGTERM ends a job well");
 
         let events = events_of(&lab, name);
+        assert_schemas(&events);
         for driver in ["7", "453"] {
             let of_driver = |id: &String| id.ends_with(&format!("/{driver}"));
             let expected: Vec<String> = story

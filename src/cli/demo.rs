@@ -4,15 +4,16 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use super::{Failure, init, signals};
+use super::{Failure, init, signals, up};
 use crate::clickhouse::Server;
 use crate::config::Pipeline;
 use crate::kafka::producer::{Producer, Settings as ProducerSettings};
@@ -23,6 +24,8 @@ use crate::services::{self, Services};
 use crate::simulate::{self, Limit, Pace, Plan, Settings};
 use crate::telemetry::HistogramSnapshot;
 
+/// The job's own folder within the demo's.
+const STATE: &str = "state";
 /// How long the job may take, after the city has stopped, to finish what was sent.
 const FINISH: Duration = Duration::from_secs(60);
 
@@ -54,15 +57,16 @@ pub(super) struct Args {
     /// Where /metrics, /livez and /readyz are served; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     http: SocketAddr,
-    /// Where the services keep their data; emptied first
+    /// Where the services keep their data; what an earlier demo left there is removed
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 }
 
 pub(super) fn execute(args: Args) -> Result<(), Failure> {
     let stop = signals::stop_requested()?;
-    let services = start_services(&args)?;
-    let pipeline = pipeline_on(&services);
+    let (folder, _lock) = empty_folder(&args)?;
+    let services = start_services(&folder)?;
+    let pipeline = pipeline_on(&services, &folder);
     init::create(&pipeline)?;
     refuse_used_topics(&pipeline)?;
 
@@ -97,24 +101,46 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     summary.verdict().map_err(Failure::Failed)
 }
 
-fn start_services(args: &Args) -> Result<Services, Failure> {
+/// Where services and job keep their data, and the lock that keeps another demo out. Only
+/// what an earlier demo left there is removed.
+fn empty_folder(args: &Args) -> Result<(PathBuf, File), Failure> {
     let folder = match &args.data {
         Some(folder) => folder.clone(),
-        None => services::default_data_dir()?.join("demo"),
+        None => services::default_data_dir()
+            .map_err(up::failure)?
+            .join("demo"),
     };
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)
-            .with_context(|| format!("could not empty {}", folder.display()))?;
+    let take = || -> std::io::Result<File> {
+        std::fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.join("demo.lock"))?;
+        lock.try_lock()?;
+        Ok(lock)
+    };
+    let lock = take().with_context(|| {
+        let folder = folder.display();
+        format!("could not take {folder}; if another demo is running there, give this one --data")
+    })?;
+    for part in ["kafka", "clickhouse", STATE] {
+        let part = folder.join(part);
+        if part.exists() {
+            std::fs::remove_dir_all(&part)
+                .with_context(|| format!("could not remove {}", part.display()))?;
+        }
     }
+    Ok((folder, lock))
+}
+
+fn start_services(folder: &Path) -> Result<Services, Failure> {
     let launcher = std::env::current_exe().context("could not find this program's own file")?;
-    Ok(Services::start(&services::Options::new(folder, launcher))?)
+    Services::start(&services::Options::new(folder, launcher)).map_err(up::failure)
 }
 
 /// The shipped pipeline with its defaults, on the demo's services.
-fn pipeline_on(services: &Services) -> Pipeline {
+fn pipeline_on(services: &Services, folder: &Path) -> Pipeline {
     let mut pipeline = Pipeline::defaults("demo");
     pipeline.kafka.brokers = services.kafka().into();
     pipeline.clickhouse.url = services.clickhouse_url().into();
+    pipeline.snapshots.url = folder.join(STATE).display().to_string();
     pipeline
 }
 
@@ -301,12 +327,6 @@ impl Status {
         if self.terminal {
             eprintln!();
         }
-    }
-}
-
-impl From<services::ServiceError> for Failure {
-    fn from(error: services::ServiceError) -> Self {
-        Self::Failed(error.into())
     }
 }
 

@@ -91,8 +91,20 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// What the long-running commands report; `RIDERFLOW_LOG` chooses how much, as in `debug`.
+fn log_to_standard_error() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RIDERFLOW_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
 /// Parses the process's arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
+    log_to_standard_error();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::execute(args),
         Command::Up(args) => up::execute(args),

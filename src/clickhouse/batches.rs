@@ -36,8 +36,9 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
     let limits = Limits {
         rows: options.batch_rows.max(1),
         age: Duration::from_millis(options.batch_ms),
+        share: shared.share(),
     };
-    let mut spill = Spill::new(options.spill.clone());
+    let mut spill = Spill::new(options.spill.clone(), shared.share());
     let context = Arc::new(Context::new(options, shared.clone(), observer, done));
     let mut tables = Tables::default();
     let mut running = Running::default();
@@ -71,7 +72,7 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
             Some(end) = finished.recv() => {
                 running.end(&end);
                 if end.too_many_parts {
-                    tables.widen(end.buffer, Instant::now() + WIDE_FOR);
+                    tables.widen(end.cut.buffer, Instant::now() + WIDE_FOR);
                 }
             }
             () = sleep_until(next) => {}
@@ -86,21 +87,68 @@ async fn sleep_until(when: Option<Instant>) {
     }
 }
 
-/// When a batch is cut.
+/// When a batch is cut, and how large it is.
 struct Limits {
     rows: usize,
     age: Duration,
+    /// No cut is larger than this sixteenth of the memory, and none begins while the inserts
+    /// of its table hold as much. So inserts hold 6/16 at most: when half of the memory is
+    /// taken there is something to move to disk, and no table can starve another.
+    share: Amount,
+}
+
+/// Rows, and what they cost in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Amount {
+    pub(super) rows: usize,
+    pub(super) cost: usize,
+}
+
+impl Amount {
+    pub(super) fn of<R: Record>(rows: &[R]) -> Self {
+        Self {
+            rows: rows.len(),
+            cost: rows.iter().map(R::cost).sum(),
+        }
+    }
+
+    /// Whether both are less.
+    fn is_below(self, other: Self) -> bool {
+        self.rows < other.rows && self.cost < other.cost
+    }
+}
+
+/// How many rows of an iterator are within an amount; one at least, if there is one.
+fn fitting<'a, R: Record>(rows: impl Iterator<Item = &'a R>, within: Amount) -> usize {
+    let mut cost = 0;
+    let mut rows = rows.take(within.rows.max(1)).peekable();
+    let any = rows.peek().is_some();
+    let count = rows
+        .take_while(|row| {
+            cost += row.cost();
+            cost <= within.cost
+        })
+        .count();
+    count.max(usize::from(any))
 }
 
 /// A buffer's index: table × (sure, doubtful).
 pub(super) type BufferId = usize;
 
+/// Which rows are being stored.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    /// Their buffer.
+    buffer: BufferId,
+    /// The oldest parcel among them.
+    parcel: u64,
+    amount: Amount,
+}
+
 /// A cut has been stored, or has met too many parts and goes on.
 pub(super) struct End {
-    /// Its buffer.
-    pub(super) buffer: BufferId,
-    /// The oldest parcel in it.
-    pub(super) parcel: u64,
+    /// The cut.
+    pub(super) cut: Cut,
     /// The server had too many parts.
     pub(super) too_many_parts: bool,
     /// Whether it is stored.
@@ -113,23 +161,35 @@ struct Running {
     /// By oldest parcel, how many.
     parcels: BTreeMap<u64, usize>,
     of_buffer: [usize; BUFFERS],
+    of_table: [Amount; BUFFERS / 2],
 }
 
 impl Running {
-    fn begin(&mut self, buffer: BufferId, parcel: u64) {
-        self.of_buffer[buffer] += 1;
-        *self.parcels.entry(parcel).or_default() += 1;
+    fn may_begin(&self, buffer: BufferId, limits: &Limits) -> bool {
+        self.of_buffer[buffer] < IN_FLIGHT && self.of_table[buffer / 2].is_below(limits.share)
+    }
+
+    fn begin(&mut self, cut: Cut) {
+        self.of_buffer[cut.buffer] += 1;
+        let table = &mut self.of_table[cut.buffer / 2];
+        table.rows += cut.amount.rows;
+        table.cost += cut.amount.cost;
+        *self.parcels.entry(cut.parcel).or_default() += 1;
     }
 
     fn end(&mut self, end: &End) {
         if !end.stored {
             return;
         }
-        self.of_buffer[end.buffer] -= 1;
-        if let Some(count) = self.parcels.get_mut(&end.parcel) {
+        let cut = end.cut;
+        self.of_buffer[cut.buffer] -= 1;
+        let table = &mut self.of_table[cut.buffer / 2];
+        table.rows -= cut.amount.rows;
+        table.cost -= cut.amount.cost;
+        if let Some(count) = self.parcels.get_mut(&cut.parcel) {
             *count -= 1;
             if *count == 0 {
-                self.parcels.remove(&end.parcel);
+                self.parcels.remove(&cut.parcel);
             }
         }
     }
@@ -172,13 +232,14 @@ impl<R> Buffer<R> {
 
     /// Up to which row and from when on a batch may be cut, by the limits of this moment.
     fn limits(&self, limits: &Limits, now: Instant) -> (usize, Duration) {
-        let widest = WIDEST.max(limits.rows);
+        let most = limits.share.rows.max(1);
+        let (usual, widest) = (limits.rows.min(most), WIDEST.max(limits.rows).min(most));
         if self.wide_until.is_some_and(|until| now < until) {
             (widest, WIDE_AGE.max(limits.age))
-        } else if self.rows.len() > BEHIND * limits.rows {
+        } else if self.rows.len() > BEHIND * usual {
             (widest, limits.age)
         } else {
-            (limits.rows, limits.age)
+            (usual, limits.age)
         }
     }
 
@@ -193,13 +254,22 @@ impl<R> Buffer<R> {
     }
 
     /// A batch and its oldest parcel, if one is due.
-    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, u64)> {
+    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, u64)>
+    where
+        R: Record,
+    {
         let due = self.due_at(limits, now)?;
         if due > now && !stopping {
             return None;
         }
-        let (most, _) = self.limits(limits, now);
-        let count = most.min(self.rows.len());
+        let (rows, _) = self.limits(limits, now);
+        let count = fitting(
+            self.rows.iter(),
+            Amount {
+                rows,
+                ..limits.share
+            },
+        );
         let batch = self.rows.drain(..count).collect();
         if self.rows.is_empty() && self.rows.capacity() > WIDEST {
             // What an outage needed is not kept.
@@ -226,17 +296,11 @@ impl<R> Buffer<R> {
     }
 
     /// Up to so many rows from the end, their oldest parcel and when it was sent.
-    pub(super) fn take_newest(&mut self, rows: usize, cost: usize) -> Option<(Vec<R>, u64, Instant)>
+    pub(super) fn take_newest(&mut self, most: Amount) -> Option<(Vec<R>, u64, Instant)>
     where
         R: Record,
     {
-        let mut total = 0;
-        let fits = self.rows.iter().rev().take(rows).take_while(|row| {
-            total += row.cost();
-            total <= cost
-        });
-        // One row at least, however large.
-        let count = fits.count().max(1).min(self.rows.len());
+        let count = fitting(self.rows.iter().rev(), most);
         let taken = self.rows.drain(self.rows.len() - count..).collect();
         let (mut left, mut oldest) = (count, None::<(u64, Instant)>);
         while left > 0
@@ -333,13 +397,18 @@ impl Tables {
         running: &mut Running,
     ) {
         each!(self, |id, buffer| {
-            while running.of_buffer[id] < IN_FLIGHT
+            while running.may_begin(id, limits)
                 && let Some((rows, parcel)) = buffer.cut(limits, now, stopping)
             {
-                running.begin(id, parcel);
-                let batches = by_partition(rows);
+                let amount = Amount::of(&rows);
+                let cut = Cut {
+                    buffer: id,
+                    parcel,
+                    amount,
+                };
+                running.begin(cut);
                 let doubtful = id % 2 == 1;
-                tokio::spawn(store(context.clone(), id, parcel, batches, doubtful));
+                tokio::spawn(store(context.clone(), cut, by_partition(rows), doubtful));
             }
         });
     }

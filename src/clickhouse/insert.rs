@@ -23,7 +23,7 @@ use clickhouse::error::Result;
 use tokio::sync::{OnceCell, mpsc};
 use tracing::{error, warn};
 
-use super::batches::{BufferId, End};
+use super::batches::{Cut, End};
 use super::fault::{Backoff, FENCED, Fault, Remedy};
 use super::reconcile::{Ask, keep_missing};
 use super::within;
@@ -142,8 +142,7 @@ fn quoted(text: &str) -> String {
 /// Stores the parts of one cut, one after the other, and reports its end.
 pub(super) async fn store<R: Ask>(
     context: Arc<Context>,
-    buffer: BufferId,
-    parcel: u64,
+    cut: Cut,
     parts: Vec<Vec<R>>,
     doubtful: bool,
 ) {
@@ -151,8 +150,7 @@ pub(super) async fn store<R: Ask>(
         let batch = Batch {
             number: context.next_batch.fetch_add(1, Ordering::Relaxed),
             context: &context,
-            buffer,
-            parcel,
+            cut,
         };
         if !batch.store(rows, doubtful).await {
             return;
@@ -160,8 +158,7 @@ pub(super) async fn store<R: Ask>(
     }
     // The receiver is gone only when the writer has given up its deadline.
     let _ = context.ends.send(End {
-        buffer,
-        parcel,
+        cut,
         too_many_parts: false,
         stored: true,
     });
@@ -171,8 +168,7 @@ pub(super) async fn store<R: Ask>(
 struct Batch<'a> {
     context: &'a Context,
     number: u64,
-    buffer: BufferId,
-    parcel: u64,
+    cut: Cut,
 }
 
 /// What is known about the batch's token.
@@ -275,8 +271,7 @@ impl Batch<'_> {
 
     fn widen(&self) {
         let _ = self.context.ends.send(End {
-            buffer: self.buffer,
-            parcel: self.parcel,
+            cut: self.cut,
             too_many_parts: true,
             stored: false,
         });

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use compact_str::CompactString;
 use tokio::sync::Notify;
 
+use super::batches::Amount;
 use super::rows::ROW_COST;
 use super::{Server, batches};
 use crate::model::{
@@ -183,7 +184,8 @@ pub struct Options {
     pub batch_rows: usize,
     /// A batch is sent when its first row has waited this long.
     pub batch_ms: u64,
-    /// No more rows than this wait in memory. Default 2,000,000.
+    /// No more rows than this wait in memory, but for one `send` of more than half of it. A
+    /// batch is a sixteenth of it at most. Default 2,000,000.
     pub max_buffered_rows: usize,
     /// Nor more bytes than this. Default 512 MiB.
     pub max_buffered_bytes: usize,
@@ -574,10 +576,15 @@ impl State {
         }
     }
 
-    /// A parcel larger than the bound passes when nothing else waits.
+    /// A large parcel passes the bound if no more than half of the memory is taken: what is
+    /// beyond half moves to disk, so it does not wait for ClickHouse.
     fn has_room(&self, bound: &Bound, rows: usize, cost: usize) -> bool {
-        self.held_rows == 0
+        !self.is_crowded(bound)
             || (self.held_rows + rows <= bound.rows && self.held_bytes + cost <= bound.bytes)
+    }
+
+    fn is_crowded(&self, bound: &Bound) -> bool {
+        self.held_rows > bound.rows / 2 || self.held_bytes > bound.bytes / 2
     }
 
     fn accept(&mut self, rows: Rows, cost: usize, doubtful: bool) {
@@ -629,10 +636,17 @@ impl Shared {
         self.room.notify_all();
     }
 
-    /// Whether half of the memory is taken.
+    /// A sixteenth of the memory.
+    pub(super) fn share(&self) -> Amount {
+        Amount {
+            rows: self.bound.rows / 16,
+            cost: self.bound.bytes / 16,
+        }
+    }
+
+    /// Whether more than half of the memory is taken.
     pub(super) fn is_crowded(&self) -> bool {
-        let state = self.lock();
-        state.held_rows > self.bound.rows / 2 || state.held_bytes > self.bound.bytes / 2
+        self.lock().is_crowded(&self.bound)
     }
 
     /// Whether three quarters of the memory are free.
@@ -642,21 +656,21 @@ impl Shared {
     }
 
     /// Rows have left memory for disk.
-    pub(super) fn to_disk(&self, rows: usize, cost: usize) {
+    pub(super) fn to_disk(&self, amount: Amount) {
         let mut state = self.lock();
-        state.held_rows -= rows;
-        state.held_bytes -= cost;
-        state.spilled_rows += rows;
+        state.held_rows -= amount.rows;
+        state.held_bytes -= amount.cost;
+        state.spilled_rows += amount.rows;
         drop(state);
         self.room.notify_all();
     }
 
     /// Rows are back from disk.
-    pub(super) fn to_memory(&self, rows: usize, cost: usize) {
+    pub(super) fn to_memory(&self, amount: Amount) {
         let mut state = self.lock();
-        state.held_rows += rows;
-        state.held_bytes += cost;
-        state.spilled_rows -= rows;
+        state.held_rows += amount.rows;
+        state.held_bytes += amount.cost;
+        state.spilled_rows -= amount.rows;
     }
 
     /// All parcels before `oldest` are stored (`None`: all that were taken from the inbox).

@@ -30,6 +30,10 @@ use crate::wire;
 const AHEAD_LIMIT: usize = 400_000;
 /// Records of one input in one activation.
 const BATCH: usize = 8_192;
+/// A worker that has not polled for this long was held up; meanwhile anything may have come.
+const HELD_UP_MS: TimeMs = 150;
+/// How often it is asked whether a partition still has nothing unread.
+const ASK_EVERY_MS: TimeMs = 200;
 /// How long an idle source sleeps before it polls again.
 const IDLE: Duration = Duration::from_millis(2);
 
@@ -225,12 +229,19 @@ struct FeedState<R> {
     reader: R,
     /// Sorted by partition.
     partitions: Vec<PartitionState>,
+    /// The wall clock at the last poll, and at the last one that left nothing in the queue.
+    polled_ms: Option<TimeMs>,
+    drained_ms: TimeMs,
 }
 
 struct PartitionState {
     partition: i32,
     clock: PartitionClock,
     paused: bool,
+    /// An end was known and was forgotten.
+    end_forgotten: bool,
+    /// When it was last asked for.
+    end_asked_ms: TimeMs,
     /// Records sent and not known to be finished, by epoch.
     ahead: VecDeque<(Epoch, usize)>,
     ahead_total: usize,
@@ -258,6 +269,17 @@ impl PartitionState {
                 },
             );
         }
+    }
+
+    fn forget_end(&mut self) {
+        self.end_forgotten |= self.clock.forget_end();
+    }
+
+    /// Whether what is known of the end is too old, or was forgotten.
+    fn should_ask_for_end(&self, wall_ms: TimeMs) -> bool {
+        let known_ms = self.clock.at_end_as_of_ms();
+        let old = known_ms.is_some_and(|as_of_ms| wall_ms - as_of_ms > ASK_EVERY_MS);
+        (old || self.end_forgotten) && wall_ms - self.end_asked_ms > ASK_EVERY_MS && !self.paused
     }
 
     /// Forgets what detection has finished; says whether the partition should be paused.
@@ -289,6 +311,8 @@ impl<R: RecordReader> FeedState<R> {
                 partition,
                 clock,
                 paused: false,
+                end_forgotten: false,
+                end_asked_ms: 0,
                 ahead: VecDeque::new(),
                 ahead_total: 0,
                 range: None,
@@ -299,6 +323,8 @@ impl<R: RecordReader> FeedState<R> {
             input: feed.input,
             reader: feed.reader,
             partitions,
+            polled_ms: None,
+            drained_ms: 0,
         }
     }
 
@@ -321,16 +347,33 @@ impl<R: RecordReader> FeedState<R> {
             }
         }
 
+        let last_ms = self.polled_ms.replace(wall_ms).unwrap_or(wall_ms);
+        if self.drained_ms == 0 {
+            self.drained_ms = wall_ms;
+        }
+        for state in &mut self.partitions {
+            if wall_ms - last_ms > HELD_UP_MS {
+                state.forget_end();
+            }
+            if state.should_ask_for_end(wall_ms) {
+                state.end_asked_ms = wall_ms;
+                self.reader.ask_for_end(state.partition)?;
+            }
+        }
+
         let Self {
             input,
             reader,
             partitions,
+            drained_ms,
+            ..
         } = self;
         let input = *input;
         let mut records = 0;
         let polled = reader.poll(BATCH, &mut |polled| match polled {
             Polled::Record(record) => {
                 let state = find(partitions, record.source.partition);
+                state.end_forgotten = false;
                 let (epoch, at_ms) =
                     state
                         .clock
@@ -346,8 +389,17 @@ impl<R: RecordReader> FeedState<R> {
                 out.decode(&record, epoch, at_ms, context);
                 records += 1;
             }
-            Polled::End { partition } => find(partitions, partition).clock.reached_end(),
+            Polled::End { partition } => {
+                // It lay in the queue since after the last poll that emptied it.
+                let state = find(partitions, partition);
+                state.end_forgotten = false;
+                state.clock.reached_end(*drained_ms);
+            }
+            Polled::Disturbed => partitions.iter_mut().for_each(PartitionState::forget_end),
         })?;
+        if polled < BATCH {
+            *drained_ms = wall_ms;
+        }
 
         for state in &mut self.partitions {
             state.finish_range(input, &mut out.ranges);

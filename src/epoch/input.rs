@@ -25,6 +25,8 @@ pub enum Polled<'a> {
         /// The partition.
         partition: i32,
     },
+    /// The connection was in trouble: what is known of ends no longer holds.
+    Disturbed,
 }
 
 /// Reads some partitions of one input, each in offset order.
@@ -38,6 +40,13 @@ pub trait RecordReader: 'static {
     /// Only what no retry can mend, such as an offset that is no longer there.
     fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>))
     -> Result<usize, Self::Error>;
+
+    /// Asks again whether a partition that had nothing unread still has: the answer is an
+    /// [`Polled::End`], or records.
+    ///
+    /// # Errors
+    /// As [`RecordReader::poll`].
+    fn ask_for_end(&mut self, partition: i32) -> Result<(), Self::Error>;
 
     /// Stops (`true`) or resumes (`false`) delivery from one partition.
     ///

@@ -1,11 +1,18 @@
 //! Where a record stands in the one merged order of all inputs.
 //!
 //! Each partition has a clock of its own. It never goes back, never runs ahead of the wall
-//! clock, and while the partition has nothing unread it follows the wall clock. The slowest
-//! partition's clock is what timely's frontier carries; so one that lags holds the others
-//! back to its timestamp, and one with nothing unread holds back nobody.
+//! clock, and while the partition has nothing unread it follows the wall clock, but not far
+//! beyond the moment as of which that is known. The slowest partition's clock is what timely's
+//! frontier carries; so one that lags holds the others back to its timestamp, and one with
+//! nothing unread holds back nobody.
 
 use crate::model::{Epoch, TimeMs};
+
+/// How long it is believed that a partition has nothing unread, ms.
+const END_BELIEVED_MS: TimeMs = 500;
+/// Records of one partition in one epoch; the next one begins a new epoch, so that records
+/// without an order in time can't make an epoch that memory does not hold.
+const EPOCH_LIMIT: u32 = 1_000_000;
 
 /// One partition's clock, in epochs of `interval_ms`.
 #[derive(Clone, Debug)]
@@ -15,7 +22,10 @@ pub struct PartitionClock {
     floor: Epoch,
     /// The largest Kafka timestamp read.
     latest_ms: TimeMs,
-    at_end: bool,
+    /// As of when the partition is known to have nothing unread, ms since 1970.
+    at_end_as_of_ms: Option<TimeMs>,
+    /// Records placed in the epoch of `floor`.
+    placed: u32,
     replay: Option<Replay>,
 }
 
@@ -47,7 +57,8 @@ impl PartitionClock {
             interval_ms,
             floor,
             latest_ms: 0,
-            at_end: false,
+            at_end_as_of_ms: None,
+            placed: 0,
             replay,
         }
     }
@@ -59,7 +70,7 @@ impl PartitionClock {
 
     /// Places the partition's next record: its epoch, and its merge time within it.
     pub fn admit(&mut self, offset: i64, timestamp_ms: TimeMs, wall_ms: TimeMs) -> (Epoch, TimeMs) {
-        self.at_end = false;
+        self.at_end_as_of_ms = None;
         self.latest_ms = self.latest_ms.max(timestamp_ms);
         let by_time = Epoch::containing(self.latest_ms.min(wall_ms), self.interval_ms);
         let epoch = match self.replay {
@@ -68,9 +79,11 @@ impl PartitionClock {
                 self.replay = None;
                 by_time.max(Epoch(replay.last.0 + 1))
             }
+            None if self.placed == EPOCH_LIMIT => by_time.max(Epoch(self.floor.0 + 1)),
             None => by_time,
         };
-        self.floor = self.floor.max(epoch);
+        self.raise_floor(epoch);
+        self.placed += 1;
         let at_ms = self.latest_ms.clamp(
             self.floor.start_ms(self.interval_ms),
             self.floor.now_ms(self.interval_ms) - 1,
@@ -78,18 +91,36 @@ impl PartitionClock {
         (self.floor, at_ms)
     }
 
-    /// The partition has nothing unread: from now on it follows the wall clock.
-    pub fn reached_end(&mut self) {
-        self.at_end = true;
+    /// The partition had nothing unread as of `as_of_ms`: it follows the wall clock.
+    pub fn reached_end(&mut self, as_of_ms: TimeMs) {
+        self.at_end_as_of_ms = Some(as_of_ms);
         if let Some(replay) = self.replay.take() {
-            self.floor = self.floor.max(Epoch(replay.last.0 + 1));
+            self.raise_floor(Epoch(replay.last.0 + 1));
         }
+    }
+
+    /// What was known of the partition's end no longer holds. Returns whether anything was.
+    pub fn forget_end(&mut self) -> bool {
+        self.at_end_as_of_ms.take().is_some()
+    }
+
+    /// As of when the partition is known to have nothing unread, ms since 1970.
+    pub fn at_end_as_of_ms(&self) -> Option<TimeMs> {
+        self.at_end_as_of_ms
     }
 
     /// Lets the wall clock carry a partition that has nothing unread.
     pub fn follow(&mut self, wall_ms: TimeMs) {
-        if self.at_end {
-            self.floor = self.floor.max(Epoch::containing(wall_ms, self.interval_ms));
+        if let Some(as_of_ms) = self.at_end_as_of_ms {
+            let known_ms = wall_ms.min(as_of_ms + END_BELIEVED_MS);
+            self.raise_floor(Epoch::containing(known_ms, self.interval_ms));
+        }
+    }
+
+    fn raise_floor(&mut self, epoch: Epoch) {
+        if epoch > self.floor {
+            self.floor = epoch;
+            self.placed = 0;
         }
     }
 }
@@ -129,15 +160,36 @@ mod tests {
         let mut clock = fresh();
         clock.follow(WALL);
         assert_eq!(clock.floor(), Epoch(0));
-        clock.reached_end();
+        clock.reached_end(WALL);
         clock.follow(WALL);
         assert_eq!(clock.floor(), Epoch(10_000));
     }
 
     #[test]
+    fn an_end_that_was_seen_long_ago_carries_nobody() {
+        let mut clock = fresh();
+        clock.reached_end(WALL);
+        clock.follow(WALL + 3_000);
+        assert_eq!(clock.floor(), Epoch(10_005));
+        clock.forget_end();
+        clock.follow(WALL + 3_000);
+        assert_eq!(clock.floor(), Epoch(10_005));
+    }
+
+    #[test]
+    fn records_without_an_order_in_time_fill_more_than_one_epoch() {
+        let mut clock = fresh();
+        let mut epochs = std::collections::BTreeSet::new();
+        for offset in 0..i64::from(2 * EPOCH_LIMIT) + 1 {
+            epochs.insert(clock.admit(offset, 0, WALL).0);
+        }
+        assert_eq!(epochs.len(), 3);
+    }
+
+    #[test]
     fn a_record_that_was_under_way_stands_at_the_start_of_the_open_epoch() {
         let mut clock = fresh();
-        clock.reached_end();
+        clock.reached_end(WALL);
         clock.follow(WALL);
         assert_eq!(
             clock.admit(0, WALL - 250, WALL + 20),
@@ -163,7 +215,7 @@ mod tests {
     fn a_replay_that_ends_at_the_partitions_end_is_over() {
         let mut clock = PartitionClock::new(100, 5, Some((Epoch(50), 7)));
         clock.admit(5, 4_900, WALL);
-        clock.reached_end();
+        clock.reached_end(WALL);
         assert_eq!(clock.floor(), Epoch(51));
     }
 

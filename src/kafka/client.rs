@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::ProducerContext;
 
 /// How long one question to the broker may take.
@@ -69,6 +70,10 @@ pub(super) struct Logged;
 
 impl ClientContext for Logged {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Each attempt to reconnect is logged; that no broker is left is told by `error`.
+        if facility == "FAIL" {
+            return tracing::debug!(target: "kafka", "{facility}: {message}");
+        }
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -80,7 +85,12 @@ impl ClientContext for Logged {
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        tracing::warn!(target: "kafka", "{error}: {reason}");
+        // Whoever polls gets it as well; among them is every end of a partition.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            tracing::warn!(target: "kafka", "{reason}; reconnecting");
+        } else {
+            tracing::debug!(target: "kafka", "{error}: {reason}");
+        }
     }
 }
 
@@ -98,6 +108,7 @@ pub(super) fn base_config(brokers: &str) -> ClientConfig {
     config
         .set("bootstrap.servers", brokers)
         .set("client.id", "riderflow")
+        .set("log.connection.close", "false")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000");
     config

@@ -177,10 +177,20 @@ impl RecordReader for Reader {
                 Some(Err(ClientError::PartitionEOF(partition))) => {
                     visit(Polled::End { partition });
                 }
-                Some(Err(error)) => refuse_or_go_on(self.input, error)?,
+                Some(Err(error)) => {
+                    refuse_or_go_on(self.input, error)?;
+                    visit(Polled::Disturbed);
+                }
             }
         }
         Ok(max)
+    }
+
+    /// The client tells the end of a partition once an offset. Pausing and resuming makes it
+    /// forget what it has fetched and told, and fetch anew.
+    fn ask_for_end(&mut self, partition: i32) -> Result<(), ReadError> {
+        self.set_paused(partition, true)?;
+        self.set_paused(partition, false)
     }
 
     fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), ReadError> {

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::progress_loop::Offsets;
-use super::{Control, JobError, wall_clock_ms};
+use super::{Control, JobError, Offsets, wall_clock_ms};
 use crate::clickhouse::{Rows, StoredEvent, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
@@ -31,8 +30,10 @@ pub(super) struct Parts {
     pub(super) committer: Committer,
     pub(super) writer: Option<Writer>,
     pub(super) resume: Resume,
-    pub(super) partitions: Vec<(Input, i32)>,
-    pub(super) offsets: Offsets,
+    /// Of every input partition.
+    pub(super) next: Offsets,
+    /// Told after each commit.
+    pub(super) committed: Arc<Mutex<Offsets>>,
     pub(super) received: Receiver<Output>,
     pub(super) metrics: Metrics,
     pub(super) control: Arc<Control>,
@@ -60,7 +61,7 @@ struct CommitLoop {
     /// The newest committed epoch.
     last: Option<Epoch>,
     /// Next offsets, of every input partition, after `waiting`.
-    next: BTreeMap<(Input, i32), i64>,
+    next: Offsets,
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
     rows: BTreeMap<Epoch, Vec<Vec<Location>>>,
@@ -70,14 +71,9 @@ struct CommitLoop {
 
 impl CommitLoop {
     fn new(parts: Parts) -> Self {
-        let next = parts
-            .partitions
-            .iter()
-            .map(|at| (*at, parts.resume.next.get(at).copied().unwrap_or(0)))
-            .collect();
         Self {
             last: parts.resume.last.map(|(epoch, _)| epoch),
-            next,
+            next: parts.next.clone(),
             waiting: Vec::new(),
             waiting_events: Vec::new(),
             rows: BTreeMap::new(),
@@ -192,7 +188,7 @@ impl CommitLoop {
         self.last = Some(committed.epoch);
         self.count(began);
         self.parts
-            .offsets
+            .committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&self.next);

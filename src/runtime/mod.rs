@@ -13,6 +13,7 @@ mod commit_loop;
 mod progress_loop;
 mod start;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -27,7 +28,7 @@ use crate::clickhouse;
 use crate::config::Pipeline;
 use crate::dataflow::{self, Context, Feed, Output, Progress};
 use crate::kafka::{CommitError, KafkaError, Reader};
-use crate::model::{Epoch, TimeMs};
+use crate::model::{Epoch, Input, TimeMs};
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics, ServeError, Server, serve};
 use start::Start;
 
@@ -74,6 +75,9 @@ pub enum JobError {
     #[error("{0}")]
     Failed(String),
 }
+
+/// The next offset of each input partition.
+type Offsets = BTreeMap<(Input, i32), i64>;
 
 /// The first failure, and the wish to stop.
 #[derive(Default)]
@@ -126,14 +130,14 @@ impl Job {
         let (outputs, received) = sync_channel(CHANNEL_BOUND);
         let (ended_sender, ended) = sync_channel(1);
 
-        let offsets = Arc::new(Mutex::new(start.resume.next.clone()));
+        let offsets = Arc::new(Mutex::new(start.next.clone()));
         let commit_thread = commit_loop::spawn(commit_loop::Parts {
             pipeline: pipeline.clone(),
             committer: start.committer,
             writer,
             resume: start.resume.clone(),
-            partitions: start.partitions.clone(),
-            offsets: Arc::clone(&offsets),
+            next: start.next,
+            committed: Arc::clone(&offsets),
             received,
             metrics: metrics.clone(),
             control: Arc::clone(&control),

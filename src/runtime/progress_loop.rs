@@ -1,25 +1,20 @@
 //! Tells lag tools, twice a second, how far committed epochs reach.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Control;
+use super::{Control, Offsets};
 use crate::config::Pipeline;
 use crate::kafka::{KafkaError, Progress};
-use crate::model::Input;
 use crate::telemetry::Metrics;
 
 const EVERY: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_millis(50);
 
-/// The next offset of each input partition, as committed.
-pub(super) type Offsets = Arc<Mutex<BTreeMap<(Input, i32), i64>>>;
-
 pub(super) fn spawn(
     pipeline: &Pipeline,
-    offsets: Offsets,
+    committed: Arc<Mutex<Offsets>>,
     metrics: Metrics,
     control: Arc<Control>,
 ) -> JoinHandle<()> {
@@ -32,13 +27,13 @@ pub(super) fn spawn(
                 Ok(progress) => progress,
                 Err(error) => return control.fail(error.into()),
             };
-            let mut told = BTreeMap::new();
+            let mut told = Offsets::new();
             let mut next_turn = Instant::now();
             loop {
                 let last_turn = control.stopping();
                 if last_turn || Instant::now() >= next_turn {
                     next_turn = Instant::now() + EVERY;
-                    let now = offsets
+                    let now = committed
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .clone();
@@ -60,8 +55,8 @@ pub(super) fn spawn(
 fn tell(
     progress: &Progress,
     metrics: &Metrics,
-    told: &BTreeMap<(Input, i32), i64>,
-    now: &BTreeMap<(Input, i32), i64>,
+    told: &Offsets,
+    now: &Offsets,
 ) -> Result<(), KafkaError> {
     if now != told && !now.is_empty() {
         progress.commit(now)?;

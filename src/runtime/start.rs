@@ -13,7 +13,7 @@ use crate::model::{Epoch, Input, TimeMs};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
 
-use super::JobError;
+use super::{JobError, Offsets};
 
 /// How far back updates are read again at a start, so that drivers' last fixes and visits
 /// are known; what they told is not told again.
@@ -44,8 +44,8 @@ pub(super) struct Start {
     pub(super) committer: Committer,
     pub(super) resume: Resume,
     pub(super) readings: Vec<Reading>,
-    /// Every input partition.
-    pub(super) partitions: Vec<(Input, i32)>,
+    /// The next offset of every input partition: as committed, or where it is first read from.
+    pub(super) next: Offsets,
 }
 
 impl Start {
@@ -70,16 +70,20 @@ impl Start {
         let resume = Resume::from_log(log);
 
         let mut readings = Vec::new();
-        let mut partitions = Vec::new();
+        let mut next = Offsets::new();
         for (input, Partitions(count)) in Input::ALL.into_iter().zip(counts) {
-            partitions.extend((0..count).map(|partition| (input, partition)));
-            readings.push(reading(brokers, &resume, input, count)?);
+            let reading = reading(brokers, &resume, input, count)?;
+            for start in &reading.partitions {
+                let at = (input, start.partition);
+                next.insert(at, resume.next.get(&at).copied().unwrap_or(start.offset));
+            }
+            readings.push(reading);
         }
         Ok(Self {
             committer,
             resume,
             readings,
-            partitions,
+            next,
         })
     }
 }
@@ -229,6 +233,9 @@ pub(super) fn open_writer(
             tracing::info!("{present} of {rows} rows were in {} already", table.name());
         }
     };
-    let options = clickhouse::Options::of(pipeline, generation);
+    let mut options = clickhouse::Options::of(pipeline, generation);
+    if let Some(spill) = &mut options.spill {
+        spill.dir = pipeline.snapshots.folder();
+    }
     Ok(Some(Writer::start(options, Some(Arc::new(observer)))?))
 }

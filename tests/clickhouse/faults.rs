@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use riderflow::clickhouse::{Notice, SpillOptions, Writer, WriterError};
-use riderflow::model::Epoch;
+use riderflow::clickhouse::{Notice, Rows, SpillOptions, Writer, WriterError};
+use riderflow::model::{DeadLetter, Epoch, Fault, Input, Place, Reason, Source};
 
 use crate::proxy::{Damage, Proxy};
 use crate::{Database, locations, notices, options, server_at};
@@ -170,6 +170,54 @@ fn an_outage_longer_than_memory_goes_to_disk_and_comes_back() {
     let summary = writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(summary.stats.spilled_rows, 0);
     assert_eq!(database.locations(), (200_000, 200_000));
+}
+
+/// Inserts that wait for their table once held all of the memory: nothing could move to disk.
+#[test]
+fn a_table_that_is_stuck_stops_neither_senders_nor_other_tables() {
+    let database = Database::start();
+    database.query("RENAME TABLE riderflow.driver_locations TO riderflow.away");
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(database.server());
+    options.max_buffered_rows = 10_000;
+    options.spill = Some(SpillOptions {
+        dir: dir.path().into(),
+        max_bytes: 1 << 30,
+    });
+    let writer = Writer::start(options, None).unwrap();
+    // More than fits, at once, and time for it to be cut.
+    writer.send(locations(0..20_000)).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    for chunk in 20..60 {
+        writer
+            .send(locations(chunk * 1000..(chunk + 1) * 1000))
+            .unwrap();
+    }
+    let letters = (0..1000).map(|offset| DeadLetter {
+        place: Place {
+            at_ms: 0,
+            source: Source {
+                input: Input::Orders,
+                partition: 0,
+                offset,
+            },
+        },
+        key: None,
+        value: None,
+        fault: Fault {
+            reason: Reason::Empty,
+            detail: String::new(),
+        },
+    });
+    writer.send(Rows::Rejected(letters.collect())).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while writer.stats().rejected_stored < 1000 {
+        assert!(Instant::now() < deadline, "{:?}", writer.stats());
+        thread::sleep(Duration::from_millis(20));
+    }
+    database.query("RENAME TABLE riderflow.away TO riderflow.driver_locations");
+    writer.flush_and_stop(Duration::from_secs(60)).unwrap();
+    assert_eq!(database.locations(), (60_000, 60_000));
 }
 
 #[test]

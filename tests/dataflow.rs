@@ -1,0 +1,334 @@
+//! The running dataflow without Kafka: records from memory, in any batching, on any number of
+//! workers, give the same outputs; and the operators are those that `explain` names.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use riderflow::config::Pipeline;
+use riderflow::dataflow::graph::Graph;
+use riderflow::dataflow::{self, Context, Feed, Output};
+use riderflow::epoch::{PartitionClock, Polled, Record, RecordReader};
+use riderflow::model::{Epoch, Flag, Input, Source, TimeMs};
+use riderflow::simulate::{Batch, Plan, Simulation};
+use riderflow::telemetry::Metrics;
+use riderflow::wire::{self, Limits};
+use timely::dataflow::operators::probe::Handle;
+use timely::logging::{TimelyEvent, TimelyEventBuilder};
+
+const INTERVAL_MS: u64 = 100;
+const START_MS: TimeMs = 1_790_000_000_000;
+/// Long after all records.
+const WALL_MS: TimeMs = START_MS + 3_600_000;
+
+#[derive(Clone, Debug)]
+struct Stored {
+    source: Source,
+    timestamp_ms: TimeMs,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// Every partition of every input.
+type Log = BTreeMap<(Input, i32), Vec<Stored>>;
+
+/// Hands out a log in chunks of random size from partitions in random turn.
+struct Replay {
+    partitions: BTreeMap<i32, VecDeque<Stored>>,
+    ended: BTreeSet<i32>,
+    paused: BTreeSet<i32>,
+    dice: Pcg64Mcg,
+}
+
+impl RecordReader for Replay {
+    type Error = Infallible;
+
+    fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>)) -> Result<usize, Infallible> {
+        let names: Vec<i32> = self.partitions.keys().copied().collect();
+        let partition = names[self.dice.random_range(0..names.len())];
+        if self.paused.contains(&partition) {
+            return Ok(0);
+        }
+        let records = self
+            .partitions
+            .get_mut(&partition)
+            .expect("a known partition");
+        let count = self.dice.random_range(0..=max.min(300)).min(records.len());
+        for stored in records.drain(..count) {
+            visit(Polled::Record(Record {
+                source: stored.source,
+                timestamp_ms: stored.timestamp_ms,
+                key: Some(&stored.key),
+                value: stored.value.as_deref(),
+            }));
+        }
+        if records.is_empty() && self.ended.insert(partition) {
+            visit(Polled::End { partition });
+        }
+        Ok(count)
+    }
+
+    fn ask_for_end(&mut self, partition: i32) -> Result<(), Infallible> {
+        self.ended.remove(&partition);
+        Ok(())
+    }
+
+    fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), Infallible> {
+        if paused {
+            self.paused.insert(partition);
+        } else {
+            self.paused.remove(&partition);
+        }
+        Ok(())
+    }
+}
+
+/// What a run gives that must be the same for every run over the same log.
+#[derive(Debug, Default, PartialEq)]
+struct Given {
+    /// Ids of events, in telling order, with their epoch.
+    events: Vec<(Epoch, String)>,
+    dead_letters: Vec<(Epoch, Source)>,
+    flags: BTreeMap<Source, Flag>,
+    /// Epoch, input, partition, first and next offset.
+    ranges: Vec<(Epoch, Input, i32, i64, i64)>,
+}
+
+fn context(outputs: std::sync::mpsc::SyncSender<Output>) -> Context {
+    Context {
+        interval_ms: INTERVAL_MS,
+        limits: Limits::default(),
+        rules: riderflow::detect::Rules::default(),
+        keep_history: true,
+        clock: Box::new(|| WALL_MS),
+        outputs,
+        fail: Arc::new(|message| panic!("{message}")),
+        metrics: Metrics::new(),
+    }
+}
+
+fn run(log: &Log, workers: usize, seed: u64) -> Given {
+    let (outputs, received) = sync_channel(64);
+    let outputs = Mutex::new(Some(outputs));
+    let log = log.clone();
+    let collected = std::thread::spawn(move || collect(received.iter()));
+    let guards = timely::execute(timely::Config::process(workers), {
+        let outputs = outputs.lock().expect("not poisoned").take().expect("once");
+        move |worker| {
+            let (index, peers) = (worker.index(), worker.peers());
+            let feeds = Input::ALL
+                .into_iter()
+                .filter_map(|input| {
+                    let partitions: BTreeMap<i32, VecDeque<Stored>> = log
+                        .iter()
+                        .filter(|((of, at), _)| *of == input && *at as usize % peers == index)
+                        .map(|((_, at), records)| (*at, records.iter().cloned().collect()))
+                        .collect();
+                    let clocks = partitions
+                        .keys()
+                        .map(|&at| (at, PartitionClock::new(INTERVAL_MS, 0, None)))
+                        .collect::<Vec<_>>();
+                    (!clocks.is_empty()).then(|| Feed {
+                        input,
+                        reader: Replay {
+                            partitions,
+                            ended: BTreeSet::new(),
+                            paused: BTreeSet::new(),
+                            dice: Pcg64Mcg::seed_from_u64(seed ^ (index as u64) << 8),
+                        },
+                        partitions: clocks,
+                    })
+                })
+                .collect();
+            let context = context(outputs.clone());
+            let complete: Handle<u64> =
+                worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+            let end = Epoch::containing(WALL_MS, INTERVAL_MS).0;
+            while complete.less_than(&end) {
+                worker.step();
+            }
+            // What is whole has been handed on once the collector has run again.
+            for _ in 0..100 {
+                worker.step();
+            }
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        }
+    });
+    drop(guards.expect("workers start"));
+    collected.join().expect("the collector ends")
+}
+
+fn collect(outputs: impl Iterator<Item = Output>) -> Given {
+    let mut given = Given::default();
+    for output in outputs {
+        match output {
+            Output::Locations { rows, .. } => {
+                for location in rows {
+                    let source = location.update.place.source;
+                    assert!(
+                        given.flags.insert(source, location.flag).is_none(),
+                        "{source:?} twice"
+                    );
+                }
+            }
+            Output::Epoch(whole) => {
+                let epoch = whole.epoch;
+                given.events.extend(
+                    whole
+                        .events
+                        .iter()
+                        .map(|event| (epoch, wire::encode_event(event).id)),
+                );
+                given.dead_letters.extend(
+                    whole
+                        .dead_letters
+                        .iter()
+                        .map(|letter| (epoch, letter.place.source)),
+                );
+                given.ranges.extend(
+                    whole.ranges.iter().map(|range| {
+                        (epoch, range.input, range.partition, range.first, range.next)
+                    }),
+                );
+            }
+        }
+    }
+    given
+}
+
+/// A city's records in `partitions` partitions; a driver's updates go to any of them.
+fn city(drivers: u32, steps: u32, partitions: i32, seed: u64) -> Log {
+    let mut city = Simulation::new(Plan {
+        slice_ms: 500,
+        ..Plan::new(drivers, drivers / 3, 30, seed, START_MS)
+    });
+    let mut dice = Pcg64Mcg::seed_from_u64(seed);
+    let mut log: Log = BTreeMap::new();
+    for at in 0..partitions {
+        log.entry((Input::Updates, at)).or_default();
+        log.entry((Input::Orders, at)).or_default();
+    }
+    log.entry((Input::Geofences, 0)).or_default();
+    let mut batch = Batch::new();
+    city.fences(&mut batch);
+    for step in 0..=steps {
+        for message in batch.messages() {
+            let input = message.what.input();
+            let partition = match input {
+                Input::Geofences => 0,
+                Input::Orders => batch.key(message).len() as i32 % partitions,
+                Input::Updates => dice.random_range(0..partitions),
+            };
+            let mut value = batch.value(message).map(<[u8]>::to_vec);
+            if input == Input::Updates && dice.random_range(0..100) == 0 {
+                value = Some(b"{}".to_vec());
+            }
+            let records = log.get_mut(&(input, partition)).expect("a known partition");
+            let offset = records.len() as i64;
+            records.push(Stored {
+                source: Source {
+                    input,
+                    partition,
+                    offset,
+                },
+                timestamp_ms: message.timestamp_ms,
+                key: batch.key(message).to_vec(),
+                value,
+            });
+        }
+        if step < steps {
+            city.next_step(&mut batch);
+        }
+    }
+    log
+}
+
+/// Ranges of all epochs of a partition join without gap or overlap, from 0 to its end.
+fn assert_ranges_join(given: &Given, log: &Log) {
+    let mut next: BTreeMap<(Input, i32), i64> = BTreeMap::new();
+    for &(epoch, input, partition, first, end) in &given.ranges {
+        let expected = next.insert((input, partition), end).unwrap_or(0);
+        assert_eq!(first, expected, "{input:?}[{partition}] in {epoch:?}");
+    }
+    for (at, records) in log.iter().filter(|(_, records)| !records.is_empty()) {
+        assert_eq!(next.get(at).copied(), Some(records.len() as i64), "{at:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn batching_and_workers_change_nothing(seed in 0_u64..1_000_000, partitions in 1..4_i32) {
+        let log = city(60, 120, partitions, seed);
+        let alone = run(&log, 1, seed);
+        assert_ranges_join(&alone, &log);
+        prop_assert!(alone.events.len() > 50, "{} events", alone.events.len());
+        prop_assert!(!alone.dead_letters.is_empty());
+        for workers in [1, 2, 4] {
+            prop_assert_eq!(&run(&log, workers, seed + workers as u64 + 1), &alone);
+        }
+    }
+}
+
+#[test]
+fn the_operators_are_those_that_explain_names() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let (outputs, _received) = sync_channel(1);
+    let heard = Arc::clone(&seen);
+    let guards = timely::execute(timely::Config::thread(), move |worker| {
+        let heard = Arc::clone(&heard);
+        worker
+            .log_register()
+            .expect("logging is on")
+            .insert::<TimelyEventBuilder, _>("timely", move |_, events| {
+                for (_, event) in events.iter().flat_map(|events| events.iter()) {
+                    if let TimelyEvent::Operates(operator) = event {
+                        heard
+                            .lock()
+                            .expect("not poisoned")
+                            .insert(operator.name.clone());
+                    }
+                }
+            });
+        let feeds: Vec<Feed<Replay>> = Vec::new();
+        let context = context(outputs.clone());
+        worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+        worker.step();
+    });
+    drop(guards.expect("a worker starts"));
+    let pipeline = Pipeline::defaults("named");
+    let named: BTreeSet<String> = Graph::of(&pipeline)
+        .operators()
+        .map(str::to_owned)
+        .collect();
+    let running = seen.lock().expect("not poisoned");
+    let unnamed: Vec<&String> = named.difference(&running).collect();
+    assert!(
+        unnamed.is_empty(),
+        "explain names {unnamed:?}, which do not run: {running:?}"
+    );
+    // Timely's own helpers: the dataflow itself, the broadcast's parts and the probe.
+    let helpers = [
+        "Dataflow",
+        "Broadcast",
+        "Exchange",
+        "Map",
+        "FlatMap",
+        "Probe",
+    ];
+    let unsaid: Vec<&String> = running
+        .difference(&named)
+        .filter(|name| !helpers.iter().any(|helper| name.starts_with(helper)))
+        .collect();
+    assert!(
+        unsaid.is_empty(),
+        "these run and explain does not name them: {unsaid:?}"
+    );
+}
