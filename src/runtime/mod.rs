@@ -147,7 +147,7 @@ impl Job {
             progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
         let workers = Workers {
             pipeline: pipeline.clone(),
-            windows: start::windows(pipeline, &start.resume),
+            windows: start::windows(pipeline, start.reread_from_ms),
             readings: start.readings,
             control: Arc::clone(&control),
             metrics: metrics.clone(),

@@ -10,7 +10,6 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use timely::CommunicationConfig;
 use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::{Exchange as _, Input};
 
