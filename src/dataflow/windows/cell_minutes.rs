@@ -117,6 +117,9 @@ impl Abelian for Traffic {
 /// A change of a cell's traffic, as differential dataflow has it.
 pub(super) type Change = (CellKey, u64, Traffic);
 
+/// A key's traffic, since when, and whether it is or was.
+type Sum = ((CellKey, Traffic), u64, isize);
+
 type Trace = TraceAgent<KeySpine<CellKey, u64, Traffic>>;
 
 /// Sums traffic over all workers and tells what has changed. Nothing flows on; the stream's
@@ -127,6 +130,14 @@ pub(super) fn cell_minutes<'scope>(
     refresh: Refresh,
     context: Rc<Context>,
 ) -> StreamVec<'scope, u64, ()> {
+    tell_cells(sum_cells(traffic, grid), grid, refresh, context)
+}
+
+/// The traffic of each key as it changes: of each change what it was, −1, and what it is, 1.
+fn sum_cells<'scope>(
+    traffic: StreamVec<'scope, u64, Change>,
+    grid: Grid,
+) -> StreamVec<'scope, u64, Sum> {
     let scope = traffic.scope();
     let (expired, expired_stream) = scope.feedback(1);
     let arranged = traffic
@@ -134,8 +145,7 @@ pub(super) fn cell_minutes<'scope>(
         .as_collection()
         .arrange_by_self_named("arrange_cells");
     expire_cells(arranged.clone(), grid).connect_loop(expired);
-    let counts = arranged.count_total_core::<isize>();
-    tell_cells(counts.inner, grid, refresh, context)
+    arranged.count_total_core().inner
 }
 
 /// Negates the traffic of windows that have passed the horizon, an epoch later.
@@ -208,7 +218,7 @@ fn front_of(
 
 /// Tells the traffic of cells that has changed, each at most once in a refresh.
 fn tell_cells<'scope>(
-    counts: StreamVec<'scope, u64, ((CellKey, Traffic), u64, isize)>,
+    counts: StreamVec<'scope, u64, Sum>,
     grid: Grid,
     refresh: Refresh,
     context: Rc<Context>,
@@ -250,7 +260,7 @@ struct Telling {
 }
 
 impl Telling {
-    fn take(&mut self, counts: impl Iterator<Item = ((CellKey, Traffic), u64, isize)>) {
+    fn take(&mut self, counts: impl Iterator<Item = Sum>) {
         // What a count was before does not matter: the new one replaces it, and a window that
         // has expired is told no more.
         let new = counts.filter(|(_, _, diff)| *diff > 0);
@@ -337,5 +347,62 @@ impl Drop for Telling {
         if let Some(done) = self.done {
             self.tell(done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use timely::dataflow::InputHandle;
+    use timely::dataflow::operators::probe::{Handle, Probe};
+    use timely::dataflow::operators::{Input, Inspect};
+
+    use super::*;
+    use crate::dataflow::windows::Settings;
+
+    #[test]
+    fn only_windows_within_the_horizon_are_kept() {
+        let settings = Settings {
+            size_ms: 60_000,
+            hop_ms: 60_000,
+            session_gap_ms: 600_000,
+            horizon_ms: 600_000,
+            known_from_ms: TimeMs::MIN,
+        };
+        let grid = Grid::new(&settings, 1_000);
+        timely::execute_directly(move |worker| {
+            let kept = Rc::new(RefCell::new(BTreeMap::<CellKey, isize>::new()));
+            let heard = Rc::clone(&kept);
+            let mut input: InputHandle<u64, _> = InputHandle::new();
+            let done = Handle::new();
+            worker.dataflow::<u64, _, _>(|scope| {
+                sum_cells(scope.input_from(&mut input), grid)
+                    .inspect(move |((key, _), _, diff)| {
+                        *heard.borrow_mut().entry(*key).or_default() += diff;
+                    })
+                    .probe_with(&done);
+            });
+            let mut most = 0;
+            for epoch in 1_790_000_000_u64..1_790_000_000 + 7_200 {
+                input.advance_to(epoch);
+                let minute_ms = (epoch / 60 * 60_000) as TimeMs;
+                let mut traffic = Traffic::of_speed(Some(7.5));
+                traffic.updates = 1;
+                for cell in 0..5 {
+                    input.send((CellKey(minute_ms, cell), epoch, traffic));
+                }
+                input.advance_to(epoch + 1);
+                while done.less_than(&(epoch + 1)) {
+                    worker.step();
+                }
+                kept.borrow_mut().retain(|_, count| *count != 0);
+                most = most.max(kept.borrow().len());
+                assert!(kept.borrow().values().all(|count| *count == 1));
+            }
+            assert!(most <= 5 * 12, "{most} keys for 10 minutes");
+            assert!(most >= 5 * 10, "{most} keys for 10 minutes");
+        });
     }
 }

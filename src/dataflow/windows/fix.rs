@@ -26,6 +26,7 @@ impl Counted {
                 partition: update.place.source.partition,
                 speed_mps: update.speed_mps,
                 position: update.position,
+                after_dropped: false,
             },
         }
     }
@@ -41,6 +42,8 @@ pub(super) struct Fix {
     /// The update's own speed.
     pub(super) speed_mps: Option<f32>,
     pub(super) position: Position,
+    /// Whether fixes between the one before and this one were dropped.
+    pub(super) after_dropped: bool,
 }
 
 impl Fix {
@@ -101,6 +104,7 @@ const POSITION_RAW: u8 = 1;
 const SPEED_RAW: u8 = 2;
 const SPEED_FIXED: u8 = 4;
 const OTHER_PARTITION: u8 = 8;
+const AFTER_DROPPED: u8 = 16;
 
 /// What the next fix is told relative to.
 #[derive(Default)]
@@ -133,7 +137,8 @@ pub(super) fn pack(fixes: &[Fix], origin_ms: TimeMs) -> Box<[u8]> {
                 0
             } else {
                 OTHER_PARTITION
-            };
+            }
+            | if fix.after_dropped { AFTER_DROPPED } else { 0 };
         out.push(head);
         put(&mut out, fix.at_ms - last.at_ms);
         put(&mut out, fix.offset - last.offset);
@@ -206,6 +211,7 @@ fn next(bytes: &mut &[u8], last: &mut Last) -> Option<Fix> {
         partition: last.partition,
         speed_mps,
         position,
+        after_dropped: head & AFTER_DROPPED != 0,
     })
 }
 
@@ -281,6 +287,7 @@ mod tests {
                     longitude,
                     latitude,
                 },
+                after_dropped: offset % 3 == 0,
             },
         )
     }
@@ -307,6 +314,7 @@ mod tests {
                     longitude: (775_946_000 + 700 * second) as f64 / 1e7,
                     latitude: (129_716_000 - 650 * second) as f64 / 1e7,
                 },
+                after_dropped: false,
             })
             .collect();
         let bytes = pack(&fixes, 1_790_000_000_000).len();
@@ -324,6 +332,7 @@ mod tests {
                 longitude,
                 latitude: 0.0,
             },
+            after_dropped: false,
         };
         let start = fix(0, 0.0);
         let near = Step::new(Some(&start), &fix(60_000, 0.01));

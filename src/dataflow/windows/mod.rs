@@ -27,6 +27,8 @@ mod cells;
 mod driver_minutes;
 mod driver_sessions;
 mod drivers;
+#[cfg(test)]
+mod drivers_tests;
 mod fix;
 mod grid;
 #[cfg(test)]

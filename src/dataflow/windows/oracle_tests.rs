@@ -85,6 +85,7 @@ fn history(dice: &mut Dice, drivers: u64, epochs: u64, latest_ms: u64) -> Histor
                         longitude: at[number].0,
                         latitude: at[number].1,
                     },
+                    after_dropped: false,
                 },
             };
             offset += 1;

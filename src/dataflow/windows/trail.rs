@@ -1,9 +1,9 @@
 //! One driver's counted fixes, pane by pane: what a late one finds its place among.
 //!
 //! A pane keeps its fixes whole while it is among the newest: open for the last panes, packed
-//! for those before. What is older keeps its first and last fix only, so a late fix that falls
-//! into a gap between panes still finds both neighbours, and one that falls between two fixes
-//! of the same old pane does not ([`Found::exact`]).
+//! for those before. What is older keeps only the fixes at its ends and at its holes. So a late
+//! fix that fills a hole finds both neighbours for as long as anything is kept, and one that
+//! falls where fixes were dropped does not ([`Found::exact`]).
 
 use std::collections::VecDeque;
 
@@ -15,6 +15,8 @@ use crate::model::TimeMs;
 pub(super) const WHOLE_MS: TimeMs = 15 * 60_000;
 /// And as long as its driver has no more fixes than this in whole panes.
 pub(super) const WHOLE_FIXES: u32 = 1_024;
+/// What an old pane keeps both sides of: a time without a fix at least this long, ms.
+pub(super) const HOLE_MS: TimeMs = 15_000;
 /// Panes at the end that are not packed.
 const OPEN: usize = 2;
 
@@ -62,17 +64,9 @@ enum Run {
     Open(Vec<Fix>),
     /// All.
     Packed(Box<[u8]>),
-    /// The first and the last, packed, and what must be known of the others.
-    Ends(Box<[u8]>, Inner),
-}
-
-/// Of the fixes of a pane that keeps only its ends.
-#[derive(Clone, Copy, Debug, Default)]
-struct Inner {
-    /// The greatest speed of those between.
-    max_speed_mps: Option<f64>,
-    /// The last one's speed, if it isn't the first.
-    last_speed_mps: Option<f64>,
+    /// Those at ends and holes, packed, and the greatest speed of the others and of those that
+    /// come after others.
+    Thin(Box<[u8]>, Option<f64>),
 }
 
 /// Where a new fix stands.
@@ -93,7 +87,7 @@ pub(super) struct Trail {
     slices: VecDeque<Slice>,
     /// The latest fix, also if its slice has left.
     last: Option<Fix>,
-    /// Panes before this one keep only their ends.
+    /// Panes before this one are thin.
     whole_from: Pane,
     /// Fixes in the others.
     whole_fixes: u32,
@@ -152,7 +146,7 @@ impl Trail {
         let before = self.last_before(at, grid);
         let after = self.first_at(at, grid).map(|after| (at + 1, after));
         let run = if pane < self.whole_from {
-            Run::Ends(pack(&[fix], grid.start_ms(pane)), Inner::default())
+            Run::Thin(pack(&[fix], grid.start_ms(pane)), None)
         } else {
             Run::Open(vec![fix])
         };
@@ -197,7 +191,6 @@ impl Trail {
             };
         }
         let start_ms = grid.start_ms(self.slices[at].pane);
-        let one = self.slices[at].updates == 1;
         let place = match &mut self.slices[at].run {
             Run::Open(fixes) => put_in(fixes, fix),
             Run::Packed(bytes) => {
@@ -207,22 +200,26 @@ impl Trail {
                 *bytes = pack(&fixes, start_ms);
                 place
             }
-            Run::Ends(bytes, inner) => {
-                let mut ends = Vec::with_capacity(2);
-                unpack(bytes, start_ms, &mut ends);
-                let place = put_outside(&mut ends, inner, fix, one);
-                *bytes = pack(&ends, start_ms);
+            Run::Thin(bytes, max_speed_mps) => {
+                let mut fixes = Vec::new();
+                unpack(bytes, start_ms, &mut fixes);
+                let after = fixes.iter().find(|other| fix.order() < other.order());
+                if after.is_some_and(|after| after.after_dropped) {
+                    let own = fix.speed_mps.map(f64::from);
+                    *max_speed_mps = faster(*max_speed_mps, own);
+                    return Found {
+                        at,
+                        before: None,
+                        after: None,
+                        exact: false,
+                    };
+                }
+                let place = put_in(&mut fixes, fix);
+                *bytes = pack(&fixes, start_ms);
                 place
             }
         };
-        let Some((before, after)) = place else {
-            return Found {
-                at,
-                before: None,
-                after: None,
-                exact: false,
-            };
-        };
+        let (before, after) = place;
         Found {
             at,
             before: before.or_else(|| self.last_before(at, grid)),
@@ -242,7 +239,7 @@ impl Trail {
         let slice = self.slices.get(at.checked_sub(1)?)?;
         match &slice.run {
             Run::Open(fixes) => fixes.last().copied(),
-            Run::Packed(_) | Run::Ends(..) => slice.kept(grid).last().copied(),
+            Run::Packed(_) | Run::Thin(..) => slice.kept(grid).last().copied(),
         }
     }
 
@@ -251,7 +248,7 @@ impl Trail {
         let slice = self.slices.get(at)?;
         match &slice.run {
             Run::Open(fixes) => fixes.first().copied(),
-            Run::Packed(_) | Run::Ends(..) => slice.kept(grid).first().copied(),
+            Run::Packed(_) | Run::Thin(..) => slice.kept(grid).first().copied(),
         }
     }
 
@@ -259,22 +256,20 @@ impl Trail {
     pub(super) fn recall_max_speed(&mut self, at: usize, grid: &Grid) {
         let mut before = self.last_before(at, grid);
         let slice = &self.slices[at];
-        let kept = slice.kept(grid);
-        let mut max = None;
-        if let Run::Ends(_, inner) = &slice.run {
-            let first = kept.first();
-            let first = first.and_then(|first| Step::new(before.as_ref(), first).speed_mps);
-            max = faster(first, faster(inner.max_speed_mps, inner.last_speed_mps));
-        } else {
-            for fix in kept {
+        let mut max = match &slice.run {
+            Run::Thin(_, max_speed_mps) => *max_speed_mps,
+            Run::Open(_) | Run::Packed(_) => None,
+        };
+        for fix in slice.kept(grid) {
+            if !fix.after_dropped {
                 max = faster(max, Step::new(before.as_ref(), &fix).speed_mps);
-                before = Some(fix);
             }
+            before = Some(fix);
         }
         self.slices[at].max_speed_mps = max;
     }
 
-    /// Lets old panes forget all but their ends, if whole ones have too many fixes. What that
+    /// Lets old panes forget all but ends and holes, if whole ones have too many fixes. What that
     /// does is a function of the driver's updates and their epochs' `now` alone.
     pub(super) fn make_room(&mut self, now_ms: TimeMs, grid: &Grid) {
         if self.whole_fixes > WHOLE_FIXES {
@@ -288,7 +283,7 @@ impl Trail {
             if grid.end_ms(slice.pane) + WHOLE_MS > now_ms {
                 return;
             }
-            slice.keep_ends(grid);
+            slice.thin(grid);
             self.whole_from = slice.pane + 1;
             self.whole_fixes -= slice.updates;
         }
@@ -312,7 +307,7 @@ impl Trail {
         let slices = self.slices.iter().map(|slice| {
             let run = match &slice.run {
                 Run::Open(fixes) => fixes.capacity() * size_of::<Fix>(),
-                Run::Packed(bytes) | Run::Ends(bytes, _) => bytes.len(),
+                Run::Packed(bytes) | Run::Thin(bytes, _) => bytes.len(),
             };
             run + slice.cells.more.len() * 8
         });
@@ -325,7 +320,7 @@ impl Slice {
     fn kept(&self, grid: &Grid) -> Vec<Fix> {
         match &self.run {
             Run::Open(fixes) => fixes.clone(),
-            Run::Packed(bytes) | Run::Ends(bytes, _) => {
+            Run::Packed(bytes) | Run::Thin(bytes, _) => {
                 let mut fixes = Vec::new();
                 unpack(bytes, grid.start_ms(self.pane), &mut fixes);
                 fixes
@@ -339,63 +334,40 @@ impl Slice {
         }
     }
 
-    fn keep_ends(&mut self, grid: &Grid) {
-        if let Run::Ends(..) = self.run {
+    /// Keeps only the fixes at the ends and on both sides of each hole.
+    fn thin(&mut self, grid: &Grid) {
+        if let Run::Thin(..) = self.run {
             return;
         }
         let fixes = self.kept(grid);
-        let speeds: Vec<_> = fixes
-            .windows(2)
-            .map(|pair| Step::new(Some(&pair[0]), &pair[1]).speed_mps)
-            .collect();
-        let (last_speed_mps, between) = match speeds.split_last() {
-            Some((last, between)) => (*last, between),
-            None => (None, &[][..]),
-        };
-        let max_speed_mps = between.iter().copied().fold(None, faster);
-        let ends: Vec<Fix> = match (fixes.first(), fixes.last()) {
-            (Some(first), Some(last)) if fixes.len() > 1 => vec![*first, *last],
-            _ => fixes,
-        };
-        let inner = Inner {
-            max_speed_mps,
-            last_speed_mps,
-        };
-        self.run = Run::Ends(pack(&ends, grid.start_ms(self.pane)), inner);
+        let mut kept: Vec<Fix> = Vec::new();
+        let (mut dropped, mut max) = (false, None);
+        for (at, fix) in fixes.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| &fixes[before]);
+            let after = fixes.get(at + 1);
+            let is_hole = |gap: Option<TimeMs>| gap.is_none_or(|gap_ms| gap_ms >= HOLE_MS);
+            let is_kept = is_hole(before.map(|before| fix.at_ms - before.at_ms))
+                || is_hole(after.map(|after| after.at_ms - fix.at_ms));
+            if !is_kept || dropped {
+                max = faster(max, Step::new(before, fix).speed_mps);
+            }
+            if is_kept {
+                kept.push(Fix {
+                    after_dropped: dropped,
+                    ..*fix
+                });
+            }
+            dropped = !is_kept;
+        }
+        self.run = Run::Thin(pack(&kept, grid.start_ms(self.pane)), max);
     }
 }
 
-type Neighbours = (Option<Fix>, Option<Fix>);
-
-/// Puts a fix among all of its pane; returns its neighbours in the pane.
-fn put_in(fixes: &mut Vec<Fix>, fix: Fix) -> Option<Neighbours> {
+/// Puts a fix among others of its pane; returns its neighbours there.
+fn put_in(fixes: &mut Vec<Fix>, fix: Fix) -> (Option<Fix>, Option<Fix>) {
     let at = fixes.partition_point(|other| other.order() < fix.order());
     let before = at.checked_sub(1).map(|before| fixes[before]);
     let after = fixes.get(at).copied();
     fixes.insert(at, fix);
-    Some((before, after))
-}
-
-/// Puts a fix before the first or after the last of its pane; `None`: it is between them.
-fn put_outside(ends: &mut Vec<Fix>, inner: &mut Inner, fix: Fix, one: bool) -> Option<Neighbours> {
-    let (first, last) = (*ends.first()?, *ends.last()?);
-    if fix.order() < first.order() {
-        let speed = Step::new(Some(&fix), &first).speed_mps;
-        if one {
-            inner.last_speed_mps = speed;
-        } else {
-            inner.max_speed_mps = faster(inner.max_speed_mps, speed);
-        }
-        *ends = vec![fix, last];
-        Some((None, Some(first)))
-    } else if last.order() < fix.order() {
-        inner.max_speed_mps = faster(inner.max_speed_mps, inner.last_speed_mps);
-        inner.last_speed_mps = Step::new(Some(&last), &fix).speed_mps;
-        *ends = vec![first, fix];
-        Some((Some(last), None))
-    } else {
-        let own = fix.speed_mps.map(f64::from);
-        inner.max_speed_mps = faster(inner.max_speed_mps, own);
-        None
-    }
+    (before, after)
 }
