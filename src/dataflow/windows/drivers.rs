@@ -76,7 +76,7 @@ impl Drivers {
         let number = self.number(id);
         let driver = &mut self.drivers[number as usize];
         let grid = self.grid;
-        driver.trail.make_room(now_ms, &grid);
+        driver.trail.thin(now_ms, &grid);
         let found = driver.trail.insert(fix, &grid);
         let step = match found.exact {
             true => Step::new(found.before.as_ref(), &fix),
@@ -217,6 +217,7 @@ impl Drivers {
                 continue;
             }
             driver.trail.forget(needed);
+            driver.trail.thin(now_ms, &self.grid);
             driver.sessions.forget(open_ms, self.grid.gap_ms);
             if driver.trail.is_empty()
                 && driver.sessions.is_empty()

@@ -106,9 +106,8 @@ const SPEED_FIXED: u8 = 4;
 const OTHER_PARTITION: u8 = 8;
 const AFTER_DROPPED: u8 = 16;
 
-/// What the next fix is told relative to.
-#[derive(Default)]
-struct Last {
+/// What a fix is told relative to: the one before it, else the start of its pane.
+struct Base {
     at_ms: i64,
     offset: i64,
     partition: i32,
@@ -116,86 +115,108 @@ struct Last {
     latitude: i64,
 }
 
-/// Fixes in some 14 bytes each: differences to the fix before, as variable-length integers.
-/// Nothing is lost: a number that its fixed-point form does not give back is kept whole.
-pub(super) fn pack(fixes: &[Fix], origin_ms: TimeMs) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(fixes.len() * 16);
-    let mut last = Last {
-        at_ms: origin_ms,
-        ..Last::default()
+impl Base {
+    fn new(before: Option<&Fix>, start_ms: TimeMs) -> Self {
+        match before {
+            None => Self {
+                at_ms: start_ms,
+                offset: 0,
+                partition: 0,
+                longitude: 0,
+                latitude: 0,
+            },
+            Some(before) => Self {
+                at_ms: before.at_ms,
+                offset: before.offset,
+                partition: before.partition,
+                longitude: rounded(before.position.longitude),
+                latitude: rounded(before.position.latitude),
+            },
+        }
+    }
+}
+
+/// Appends a fix to the packed ones of its pane, of which `before` is the last: some 14 bytes
+/// of differences as variable-length integers. Nothing is lost: a number that its fixed-point
+/// form does not give back is kept whole.
+pub(super) fn append(out: &mut Vec<u8>, fix: &Fix, before: Option<&Fix>, start_ms: TimeMs) {
+    let base = Base::new(before, start_ms);
+    let position = fixed(fix.position.longitude).zip(fixed(fix.position.latitude));
+    let speed = fix.speed_mps.map(fixed_speed);
+    let mut head = match speed {
+        None => 0,
+        Some(Some(_)) => SPEED_FIXED,
+        Some(None) => SPEED_RAW,
     };
+    for (holds, bit) in [
+        (position.is_none(), POSITION_RAW),
+        (fix.partition != base.partition, OTHER_PARTITION),
+        (fix.after_dropped, AFTER_DROPPED),
+    ] {
+        head |= if holds { bit } else { 0 };
+    }
+    out.push(head);
+    put(out, fix.at_ms - base.at_ms);
+    put(out, fix.offset - base.offset);
+    if fix.partition != base.partition {
+        put(out, i64::from(fix.partition));
+    }
+    match position {
+        Some((longitude, latitude)) => {
+            put(out, longitude - base.longitude);
+            put(out, latitude - base.latitude);
+        }
+        None => {
+            out.extend(fix.position.longitude.to_le_bytes());
+            out.extend(fix.position.latitude.to_le_bytes());
+        }
+    }
+    match (speed, fix.speed_mps) {
+        (Some(Some(hundredths)), _) => put(out, hundredths),
+        (_, Some(speed)) => out.extend(speed.to_le_bytes()),
+        (_, None) => {}
+    }
+}
+
+/// All fixes of a pane, packed.
+pub(super) fn pack(fixes: &[Fix], start_ms: TimeMs) -> Vec<u8> {
+    let mut out = Vec::with_capacity(fixes.len() * 14);
+    let mut before = None;
     for fix in fixes {
-        let position = fixed(fix.position.longitude).zip(fixed(fix.position.latitude));
-        let speed = fix.speed_mps.map(fixed_speed);
-        let head = if position.is_none() { POSITION_RAW } else { 0 }
-            | match speed {
-                None => 0,
-                Some(Some(_)) => SPEED_FIXED,
-                Some(None) => SPEED_RAW,
-            }
-            | if fix.partition == last.partition {
-                0
-            } else {
-                OTHER_PARTITION
-            }
-            | if fix.after_dropped { AFTER_DROPPED } else { 0 };
-        out.push(head);
-        put(&mut out, fix.at_ms - last.at_ms);
-        put(&mut out, fix.offset - last.offset);
-        if fix.partition != last.partition {
-            put(&mut out, i64::from(fix.partition));
-        }
-        match position {
-            Some((longitude, latitude)) => {
-                put(&mut out, longitude - last.longitude);
-                put(&mut out, latitude - last.latitude);
-                (last.longitude, last.latitude) = (longitude, latitude);
-            }
-            None => {
-                out.extend(fix.position.longitude.to_le_bytes());
-                out.extend(fix.position.latitude.to_le_bytes());
-            }
-        }
-        match (speed, fix.speed_mps) {
-            (Some(Some(hundredths)), _) => put(&mut out, hundredths),
-            (_, Some(speed)) => out.extend(speed.to_le_bytes()),
-            (_, None) => {}
-        }
-        (last.at_ms, last.offset, last.partition) = (fix.at_ms, fix.offset, fix.partition);
+        append(&mut out, fix, before, start_ms);
+        before = Some(fix);
     }
-    out.into_boxed_slice()
+    out
 }
 
-/// What [`pack`] was given, appended to `out`.
-pub(super) fn unpack(mut bytes: &[u8], origin_ms: TimeMs, out: &mut Vec<Fix>) {
-    let mut last = Last {
-        at_ms: origin_ms,
-        ..Last::default()
-    };
-    while let Some(fix) = next(&mut bytes, &mut last) {
-        out.push(fix);
-    }
-    debug_assert!(bytes.is_empty(), "packed fixes end where their bytes end");
+/// What was packed, one after the other.
+pub(super) fn unpack(mut bytes: &[u8], start_ms: TimeMs) -> impl Iterator<Item = Fix> {
+    let mut before = None;
+    std::iter::from_fn(move || {
+        let fix = next(&mut bytes, &Base::new(before.as_ref(), start_ms))?;
+        before = Some(fix);
+        Some(fix)
+    })
 }
 
-fn next(bytes: &mut &[u8], last: &mut Last) -> Option<Fix> {
+fn next(bytes: &mut &[u8], base: &Base) -> Option<Fix> {
     let [head] = take(bytes)?;
-    last.at_ms += get(bytes)?;
-    last.offset += get(bytes)?;
-    if head & OTHER_PARTITION != 0 {
-        last.partition = get(bytes)? as i32;
-    }
+    let at_ms = base.at_ms + get(bytes)?;
+    let offset = base.offset + get(bytes)?;
+    let partition = if head & OTHER_PARTITION != 0 {
+        get(bytes)? as i32
+    } else {
+        base.partition
+    };
     let position = if head & POSITION_RAW != 0 {
         Position {
             longitude: f64::from_le_bytes(take(bytes)?),
             latitude: f64::from_le_bytes(take(bytes)?),
         }
     } else {
-        last.longitude += get(bytes)?;
-        last.latitude += get(bytes)?;
         Position {
-            longitude: last.longitude as f64 / DEGREES,
-            latitude: last.latitude as f64 / DEGREES,
+            longitude: (base.longitude + get(bytes)?) as f64 / DEGREES,
+            latitude: (base.latitude + get(bytes)?) as f64 / DEGREES,
         }
     };
     let speed_mps = if head & SPEED_FIXED != 0 {
@@ -206,20 +227,25 @@ fn next(bytes: &mut &[u8], last: &mut Last) -> Option<Fix> {
         None
     };
     Some(Fix {
-        at_ms: last.at_ms,
-        offset: last.offset,
-        partition: last.partition,
+        at_ms,
+        offset,
+        partition,
         speed_mps,
         position,
         after_dropped: head & AFTER_DROPPED != 0,
     })
 }
 
+/// An angle in fixed point.
+fn rounded(degrees: f64) -> i64 {
+    (degrees * DEGREES).round() as i64
+}
+
 /// The fixed-point form of an angle, if it gives back every bit.
 fn fixed(degrees: f64) -> Option<i64> {
-    let scaled = (degrees * DEGREES).round();
-    let back = scaled as i64 as f64 / DEGREES;
-    (back.to_bits() == degrees.to_bits()).then_some(scaled as i64)
+    let scaled = rounded(degrees);
+    let back = scaled as f64 / DEGREES;
+    (back.to_bits() == degrees.to_bits()).then_some(scaled)
 }
 
 fn fixed_speed(speed: f32) -> Option<i64> {
@@ -295,8 +321,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_bit_comes_back(fixes in prop::collection::vec(fix(), 0..20)) {
-            let mut back = Vec::new();
-            unpack(&pack(&fixes, 1_790_000_000_000), 1_790_000_000_000, &mut back);
+            let bytes = pack(&fixes, 1_790_000_000_000);
+            let back: Vec<_> = unpack(&bytes, 1_790_000_000_000).collect();
             let bits = |fixes: &[Fix]| format!("{fixes:?}");
             prop_assert_eq!(bits(&back), bits(&fixes));
         }

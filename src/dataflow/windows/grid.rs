@@ -48,11 +48,6 @@ impl Grid {
         pane * self.pane_ms
     }
 
-    /// When a pane ends.
-    pub(super) fn end_ms(&self, pane: Pane) -> TimeMs {
-        (pane + 1) * self.pane_ms
-    }
-
     /// The first panes of the windows that a pane belongs to.
     pub(super) fn windows(&self, pane: Pane) -> std::ops::RangeInclusive<Pane> {
         pane - self.panes + 1..=pane

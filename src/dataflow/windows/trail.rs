@@ -1,24 +1,19 @@
 //! One driver's counted fixes, pane by pane: what a late one finds its place among.
 //!
-//! A pane keeps its fixes whole while it is among the newest: open for the last panes, packed
-//! for those before. What is older keeps only the fixes at its ends and at its holes. So a late
-//! fix that fills a hole finds both neighbours for as long as anything is kept, and one that
+//! A pane keeps all its fixes, packed, for a while; then only those at its ends and at its
+//! holes. So a late fix that fills a hole finds both neighbours for as long as anything is kept, and one that
 //! falls where fixes were dropped does not ([`Found::exact`]).
 
 use std::collections::VecDeque;
 
-use super::fix::{Fix, Step, faster, pack, unpack};
+use super::fix::{Fix, Step, append, faster, pack, unpack};
 use super::grid::{Grid, Pane};
 use crate::model::TimeMs;
 
-/// A pane keeps its fixes whole for this long after its end, ms.
+/// A pane keeps all its fixes for this long after its end, ms.
 pub(super) const WHOLE_MS: TimeMs = 15 * 60_000;
-/// And as long as its driver has no more fixes than this in whole panes.
-pub(super) const WHOLE_FIXES: u32 = 1_024;
 /// What an old pane keeps both sides of: a time without a fix at least this long, ms.
 pub(super) const HOLE_MS: TimeMs = 15_000;
-/// Panes at the end that are not packed.
-const OPEN: usize = 2;
 
 /// What is kept of one pane: never without a fix.
 #[derive(Debug)]
@@ -29,8 +24,14 @@ pub(super) struct Slice {
     pub(super) updates: u32,
     /// Not told since it changed.
     pub(super) changed: bool,
+    /// Only the fixes at ends and holes are kept.
+    is_thin: bool,
+    /// Of a thin pane: the greatest speed of the fixes that were dropped, and of those kept
+    /// that came after one of them.
+    dropped_max_speed_mps: Option<f64>,
     pub(super) cells: Cells,
-    run: Run,
+    /// Packed, in order.
+    fixes: Vec<u8>,
 }
 
 /// The cells that the driver was in during a pane: nearly always one.
@@ -57,18 +58,6 @@ impl Cells {
     }
 }
 
-/// The fixes of a pane.
-#[derive(Debug)]
-enum Run {
-    /// All, in order.
-    Open(Vec<Fix>),
-    /// All.
-    Packed(Box<[u8]>),
-    /// Those at ends and holes, packed, and the greatest speed of the others and of those that
-    /// come after others.
-    Thin(Box<[u8]>, Option<f64>),
-}
-
 /// Where a new fix stands.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -89,8 +78,6 @@ pub(super) struct Trail {
     last: Option<Fix>,
     /// Panes before this one are thin.
     whole_from: Pane,
-    /// Fixes in the others.
-    whole_fixes: u32,
 }
 
 impl Trail {
@@ -133,9 +120,6 @@ impl Trail {
             self.insert_into(at, fix, grid)
         };
         self.slices[at].updates += 1;
-        if pane >= self.whole_from {
-            self.whole_fixes += 1;
-        }
         if self.last.is_none_or(|last| last.order() < fix.order()) {
             self.last = Some(fix);
         }
@@ -145,25 +129,22 @@ impl Trail {
     fn insert_slice(&mut self, at: usize, pane: Pane, fix: Fix, grid: &Grid) -> Found {
         let before = self.last_before(at, grid);
         let after = self.first_at(at, grid).map(|after| (at + 1, after));
-        let run = if pane < self.whole_from {
-            Run::Thin(pack(&[fix], grid.start_ms(pane)), None)
-        } else {
-            Run::Open(vec![fix])
-        };
         let slice = Slice {
             pane,
             distance_m: 0.0,
             max_speed_mps: None,
             updates: 0,
             changed: false,
+            is_thin: pane < self.whole_from,
+            dropped_max_speed_mps: None,
             cells: Cells::default(),
-            run,
+            fixes: pack(&[fix], grid.start_ms(pane)),
         };
         if at == self.slices.len() {
-            self.slices.push_back(slice);
-            if let Some(full) = at.checked_sub(OPEN) {
-                self.slices[full].pack(grid);
+            if let Some(full) = self.slices.back_mut() {
+                full.fixes.shrink_to_fit();
             }
+            self.slices.push_back(slice);
         } else {
             self.slices.insert(at, slice);
         }
@@ -176,13 +157,15 @@ impl Trail {
     }
 
     fn insert_into(&mut self, at: usize, fix: Fix, grid: &Grid) -> Found {
+        let is_last = at + 1 == self.slices.len();
+        let slice = &mut self.slices[at];
+        let start_ms = grid.start_ms(slice.pane);
         // The usual case first: the latest fix of all.
-        if at + 1 == self.slices.len()
+        if is_last
             && let Some(last) = self.last
             && last.order() < fix.order()
-            && let Run::Open(fixes) = &mut self.slices[at].run
         {
-            fixes.push(fix);
+            append(&mut slice.fixes, &fix, Some(&last), start_ms);
             return Found {
                 at,
                 before: Some(last),
@@ -190,36 +173,22 @@ impl Trail {
                 exact: true,
             };
         }
-        let start_ms = grid.start_ms(self.slices[at].pane);
-        let place = match &mut self.slices[at].run {
-            Run::Open(fixes) => put_in(fixes, fix),
-            Run::Packed(bytes) => {
-                let mut fixes = Vec::new();
-                unpack(bytes, start_ms, &mut fixes);
-                let place = put_in(&mut fixes, fix);
-                *bytes = pack(&fixes, start_ms);
-                place
-            }
-            Run::Thin(bytes, max_speed_mps) => {
-                let mut fixes = Vec::new();
-                unpack(bytes, start_ms, &mut fixes);
-                let after = fixes.iter().find(|other| fix.order() < other.order());
-                if after.is_some_and(|after| after.after_dropped) {
-                    let own = fix.speed_mps.map(f64::from);
-                    *max_speed_mps = faster(*max_speed_mps, own);
-                    return Found {
-                        at,
-                        before: None,
-                        after: None,
-                        exact: false,
-                    };
-                }
-                let place = put_in(&mut fixes, fix);
-                *bytes = pack(&fixes, start_ms);
-                place
-            }
-        };
-        let (before, after) = place;
+        let mut fixes = slice.kept(grid);
+        let place = fixes.partition_point(|other| other.order() < fix.order());
+        let after = fixes.get(place).copied();
+        if after.is_some_and(|after| after.after_dropped) {
+            let own = fix.speed_mps.map(f64::from);
+            slice.dropped_max_speed_mps = faster(slice.dropped_max_speed_mps, own);
+            return Found {
+                at,
+                before: None,
+                after: None,
+                exact: false,
+            };
+        }
+        let before = place.checked_sub(1).map(|before| fixes[before]);
+        fixes.insert(place, fix);
+        slice.fixes = pack(&fixes, start_ms);
         Found {
             at,
             before: before.or_else(|| self.last_before(at, grid)),
@@ -237,30 +206,21 @@ impl Trail {
             return self.last;
         }
         let slice = self.slices.get(at.checked_sub(1)?)?;
-        match &slice.run {
-            Run::Open(fixes) => fixes.last().copied(),
-            Run::Packed(_) | Run::Thin(..) => slice.kept(grid).last().copied(),
-        }
+        unpack(&slice.fixes, grid.start_ms(slice.pane)).last()
     }
 
     /// The first fix of a slice.
     fn first_at(&self, at: usize, grid: &Grid) -> Option<Fix> {
         let slice = self.slices.get(at)?;
-        match &slice.run {
-            Run::Open(fixes) => fixes.first().copied(),
-            Run::Packed(_) | Run::Thin(..) => slice.kept(grid).first().copied(),
-        }
+        unpack(&slice.fixes, grid.start_ms(slice.pane)).next()
     }
 
     /// Finds a slice's greatest speed again, after one of its speeds has changed.
     pub(super) fn recall_max_speed(&mut self, at: usize, grid: &Grid) {
         let mut before = self.last_before(at, grid);
         let slice = &self.slices[at];
-        let mut max = match &slice.run {
-            Run::Thin(_, max_speed_mps) => *max_speed_mps,
-            Run::Open(_) | Run::Packed(_) => None,
-        };
-        for fix in slice.kept(grid) {
+        let mut max = slice.dropped_max_speed_mps;
+        for fix in unpack(&slice.fixes, grid.start_ms(slice.pane)) {
             if !fix.after_dropped {
                 max = faster(max, Step::new(before.as_ref(), &fix).speed_mps);
             }
@@ -269,24 +229,18 @@ impl Trail {
         self.slices[at].max_speed_mps = max;
     }
 
-    /// Lets old panes forget all but ends and holes, if whole ones have too many fixes. What that
-    /// does is a function of the driver's updates and their epochs' `now` alone.
-    pub(super) fn make_room(&mut self, now_ms: TimeMs, grid: &Grid) {
-        if self.whole_fixes > WHOLE_FIXES {
-            self.forget(grid.first_needed(now_ms));
+    /// Lets old panes forget all but ends and holes. To be called before each [`Trail::insert`],
+    /// so that what it finds is a function of the driver's updates and their epochs' `now`.
+    pub(super) fn thin(&mut self, now_ms: TimeMs, grid: &Grid) {
+        let whole_from = grid.pane(now_ms - WHOLE_MS);
+        if whole_from <= self.whole_from {
+            return;
         }
-        while self.whole_fixes > WHOLE_FIXES {
-            let at = self.position(self.whole_from);
-            let Some(slice) = self.slices.get_mut(at) else {
-                return;
-            };
-            if grid.end_ms(slice.pane) + WHOLE_MS > now_ms {
-                return;
-            }
+        let old = self.position(self.whole_from)..self.position(whole_from);
+        for slice in self.slices.range_mut(old) {
             slice.thin(grid);
-            self.whole_from = slice.pane + 1;
-            self.whole_fixes -= slice.updates;
         }
+        self.whole_from = whole_from;
     }
 
     /// Drops what no update that counts can reach.
@@ -294,9 +248,6 @@ impl Trail {
         while let Some(slice) = self.slices.front()
             && slice.pane < before
         {
-            if slice.pane >= self.whole_from {
-                self.whole_fixes -= slice.updates;
-            }
             self.slices.pop_front();
         }
     }
@@ -304,13 +255,10 @@ impl Trail {
     /// What it takes on the heap, bytes.
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        let slices = self.slices.iter().map(|slice| {
-            let run = match &slice.run {
-                Run::Open(fixes) => fixes.capacity() * size_of::<Fix>(),
-                Run::Packed(bytes) | Run::Thin(bytes, _) => bytes.len(),
-            };
-            run + slice.cells.more.len() * 8
-        });
+        let slices = self
+            .slices
+            .iter()
+            .map(|slice| slice.fixes.capacity() + slice.cells.more.len() * 8);
         self.slices.capacity() * size_of::<Slice>() + slices.sum::<usize>()
     }
 }
@@ -318,25 +266,12 @@ impl Trail {
 impl Slice {
     /// The fixes that are kept, in order.
     fn kept(&self, grid: &Grid) -> Vec<Fix> {
-        match &self.run {
-            Run::Open(fixes) => fixes.clone(),
-            Run::Packed(bytes) | Run::Thin(bytes, _) => {
-                let mut fixes = Vec::new();
-                unpack(bytes, grid.start_ms(self.pane), &mut fixes);
-                fixes
-            }
-        }
-    }
-
-    fn pack(&mut self, grid: &Grid) {
-        if let Run::Open(fixes) = &self.run {
-            self.run = Run::Packed(pack(fixes, grid.start_ms(self.pane)));
-        }
+        unpack(&self.fixes, grid.start_ms(self.pane)).collect()
     }
 
     /// Keeps only the fixes at the ends and on both sides of each hole.
     fn thin(&mut self, grid: &Grid) {
-        if let Run::Thin(..) = self.run {
+        if std::mem::replace(&mut self.is_thin, true) {
             return;
         }
         let fixes = self.kept(grid);
@@ -359,15 +294,8 @@ impl Slice {
             }
             dropped = !is_kept;
         }
-        self.run = Run::Thin(pack(&kept, grid.start_ms(self.pane)), max);
+        self.fixes = pack(&kept, grid.start_ms(self.pane));
+        self.fixes.shrink_to_fit();
+        self.dropped_max_speed_mps = max;
     }
-}
-
-/// Puts a fix among others of its pane; returns its neighbours there.
-fn put_in(fixes: &mut Vec<Fix>, fix: Fix) -> (Option<Fix>, Option<Fix>) {
-    let at = fixes.partition_point(|other| other.order() < fix.order());
-    let before = at.checked_sub(1).map(|before| fixes[before]);
-    let after = fixes.get(at).copied();
-    fixes.insert(at, fix);
-    (before, after)
 }
