@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 
 use super::cell_minutes::{CellKey, Traffic};
-use super::cells::CellFinder;
+use super::cells::cell_of;
 use super::driver_minutes;
 use super::driver_sessions::Sessions;
 use super::fix::{Counted, Fix, Step, faster};
@@ -44,7 +44,6 @@ pub(super) struct Drivers {
     vacant: Vec<u32>,
     /// By slot, the drivers with something to tell.
     slots: Vec<Vec<u32>>,
-    cells: CellFinder,
     /// What the epoch under way adds to cells.
     traffic: HashMap<CellKey, Traffic>,
     /// The next driver to look at for what has passed the horizon.
@@ -60,7 +59,6 @@ impl Drivers {
             drivers: Vec::new(),
             vacant: Vec::new(),
             slots: vec![Vec::new(); slots.max(1) as usize],
-            cells: CellFinder::default(),
             traffic: HashMap::new(),
             sweep: 0,
         }
@@ -90,7 +88,7 @@ impl Drivers {
         changes += u32::from(!std::mem::replace(&mut slice.changed, true));
         driver.sessions.add(fix.at_ms, step.distance_m, grid.gap_ms);
 
-        let cell = self.cells.cell(fix.position);
+        let cell = cell_of(fix.position);
         for window in grid.windows(pane) {
             let was_there = driver
                 .trail
@@ -109,7 +107,7 @@ impl Drivers {
             let new = Step::new(Some(&fix), &after);
             changes += driver.correct(at, &after, old, new, &grid);
             if new.speed_mps != old.speed_mps {
-                let cell = self.cells.cell(after.position);
+                let cell = cell_of(after.position);
                 let mut change = Traffic::of_speed(new.speed_mps);
                 change.remove(&Traffic::of_speed(old.speed_mps));
                 for window in grid.windows(grid.pane(after.at_ms)) {

@@ -122,8 +122,8 @@ fn a_late_update_within_an_old_minute_counts_but_the_distance_goes_past_it() {
         aside.fix.position.longitude += 0.01;
         aside
     };
-    assert_eq!(fleet.add(&aside(7_200 - 911), 7_201), Outcome::Exact);
-    let (metres, updates) = fleet.minute(1, 104);
+    assert_eq!(fleet.add(&aside(7_200 - 851), 7_201), Outcome::Exact);
+    let (metres, updates) = fleet.minute(1, 105);
     assert!(metres > 2_000.0, "{metres}");
     assert_eq!(updates, 31);
 

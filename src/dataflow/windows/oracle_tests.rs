@@ -185,11 +185,14 @@ fn told(
     (rows, beyond, metrics.window_approximations.get())
 }
 
-/// A cell's drivers, updates and speeds; a driver's updates, metres and greatest speed; a
+/// A cell's drivers, updates and speeds.
+type Traffic = (BTreeSet<u64>, u64, Vec<f64>);
+
+/// A cell's traffic; a driver's updates, metres and greatest speed; a
 /// session's end, metres and updates.
 #[derive(Default)]
 struct Expected {
-    cells: BTreeMap<(i64, u64), (BTreeSet<u64>, u64, Vec<f64>)>,
+    cells: BTreeMap<(i64, u64), Traffic>,
     drivers: BTreeMap<(u64, i64), (u64, f64, Option<f64>)>,
     sessions: BTreeMap<(u64, i64), (i64, f64, u64)>,
 }
