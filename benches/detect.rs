@@ -12,11 +12,11 @@
 
 use std::time::{Duration, Instant};
 
-use riderflow::detect::{Detector, OrderBook, Rules};
+use riderflow::detect::{Detector, OrderBook, Outputs, Rules};
 use riderflow::geo::{Area, FenceIndex};
 use riderflow::model::{
-    DriverId, Event, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange,
-    OrderId, OrderStatus, Place, Position, Source, Stop, Update,
+    DriverId, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange, OrderId,
+    OrderStatus, Place, Position, Source, Stop, Update,
 };
 
 const DRIVERS: usize = 100_000;
@@ -137,11 +137,11 @@ fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
 fn measure(fences: usize) {
     let mut dice = Dice(7);
     let mut detector = Detector::new(Rules::default());
-    let mut out: Vec<Event> = Vec::new();
+    let mut out = Outputs::default();
     let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
 
     for update in round(&mut dice, &mut spots, 1000) {
-        detector.on_update(&update, 0, &mut out);
+        detector.on_update(update, 0, &mut out);
     }
 
     let mut index = FenceIndex::new();
@@ -189,24 +189,27 @@ fn measure(fences: usize) {
         detector.on_order(step, 0, &mut out);
     }
 
-    out.clear();
+    out = Outputs::default();
     let (mut busy, mut wall) = (Duration::ZERO, Duration::ZERO);
     let mut near = 0;
     let mut events = 0;
     for n in 2..2 + ROUNDS {
         let updates = round(&mut dice, &mut spots, n * 1000);
         let (cpu_before, started) = (cpu(), Instant::now());
-        for update in &updates {
+        for update in updates {
             detector.on_update(update, n * 1000, &mut out);
         }
+        detector.end_epoch(n * 1000 + 1, &mut out);
         wall += started.elapsed();
         busy += cpu() - cpu_before;
         near += out
+            .events
             .iter()
             .filter(|e| e.kind == EventKind::AgentNear)
             .count();
-        events += out.len();
-        out.clear();
+        events += out.events.len();
+        out.events.clear();
+        out.judged.clear();
     }
     let updates = (DRIVERS as i64 * ROUNDS) as f64;
 
@@ -235,8 +238,9 @@ fn idle() {
     let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
     let updates = round(&mut dice, &mut spots, 1000);
     let before = resident();
-    for update in &updates {
-        detector.on_update(update, 0, &mut Vec::new());
+    for update in updates {
+        let mut out = Outputs::default();
+        detector.on_update(update, 0, &mut out);
     }
     let bytes = (resident() - before) as f64 / DRIVERS as f64;
     println!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use riderflow::detect::{Detector, OrderBook, Rules};
+use riderflow::detect::{Detector, OrderBook, Outputs, Rules};
 use riderflow::geo::Area;
 use riderflow::model::{EventKind, Flag, Geometry, Place, Position, Source};
 use riderflow::simulate::{Batch, Message, Oddity, Plan, Simulation, What};
@@ -43,53 +43,78 @@ fn demo_minutes(minutes: i64, mut each: impl FnMut(&Batch, &Message, Place)) {
 fn every_message_decodes_without_a_fault_and_its_events_are_many() {
     let mut detector = Detector::new(Rules::default());
     let mut book = OrderBook::new();
-    let (mut steps, mut events) = (Vec::new(), Vec::new());
+    let (mut steps, mut out) = (Vec::new(), Outputs::default());
     let mut flags: BTreeMap<(Oddity, Flag), u32> = BTreeMap::new();
-    demo_minutes(1, |batch, message, place| {
-        let (key, value, now_ms) = (batch.key(message), batch.value(message), place.at_ms);
+    let mut epoch_ms = START_MS;
+    demo_minutes(3, |batch, message, place| {
+        let (key, value) = (batch.key(message), batch.value(message));
+        while epoch_ms <= place.at_ms {
+            detector.end_epoch(epoch_ms, &mut out);
+            epoch_ms += 100;
+        }
+        let now_ms = epoch_ms;
         match message.what {
             What::Update(oddity) => {
                 let update = decode_update(value, place, now_ms, &Limits::default()).unwrap();
-                let flag = detector.on_update(&update, now_ms, &mut events);
+                detector.on_update(update, now_ms, &mut out);
+                let flag = out.judged.last().expect("judged at once").flag;
                 *flags.entry((oddity, flag)).or_default() += 1;
             }
             What::Order(_) | What::OrderRemoved => {
                 let change = decode_order(Some(key), value, place, now_ms).unwrap();
                 book.apply(change, &mut steps);
                 for step in steps.drain(..) {
-                    detector.on_order(step, now_ms, &mut events);
+                    detector.on_order(step, now_ms, &mut out);
                 }
             }
             What::Fence | What::FenceRemoved => {
                 let change = decode_fence(Some(key), value, place).unwrap();
-                detector.on_fence(change, now_ms, &mut events);
+                detector.on_fence(change, now_ms, &mut out);
             }
         }
     });
     let mut kinds: BTreeMap<EventKind, u32> = BTreeMap::new();
-    for event in &events {
+    for event in &out.events {
         *kinds.entry(event.kind).or_default() += 1;
     }
     println!("{kinds:?}\n{flags:?}");
     for (kind, least) in [
-        (EventKind::OrderAssigned, 250),
-        (EventKind::OrderPickedUp, 120),
-        (EventKind::OrderDelivered, 20),
-        (EventKind::OrderCancelled, 3),
-        (EventKind::GeofenceEntered, 500),
-        (EventKind::GeofenceExited, 200),
-        (EventKind::AgentNear, 300),
+        (EventKind::DriverSilent, 15),
+        (EventKind::DriverResumed, 15),
+        (EventKind::OrderAssigned, 400),
+        (EventKind::OrderPickedUp, 250),
+        (EventKind::OrderDelivered, 120),
+        (EventKind::OrderCancelled, 10),
+        (EventKind::GeofenceEntered, 2000),
+        (EventKind::GeofenceExited, 1500),
+        (EventKind::GeofenceCrossed, 40),
+        (EventKind::GeofenceDwelled, 800),
+        (EventKind::AgentNear, 500),
+        (EventKind::AgentArrived, 300),
+        (EventKind::AgentDeparted, 120),
     ] {
         let count = kinds.get(&kind).copied().unwrap_or_default();
         assert!(count >= least, "{count} {}: {kinds:?}", kind.name());
     }
-    // What is sent late or twice is seen to be.
+    // What is odd is seen to be; hardly anything else is.
     let count = |oddity, flag| flags.get(&(oddity, flag)).copied().unwrap_or_default();
-    assert!(count(Oddity::Late, Flag::Late) > 20, "{flags:?}");
-    assert!(count(Oddity::Duplicate, Flag::Duplicate) > 20, "{flags:?}");
-    assert_eq!(
-        count(Oddity::None, Flag::Late) + count(Oddity::None, Flag::Duplicate),
-        0
+    let of = |oddity: Oddity| -> u32 {
+        (flags.iter().filter(|((known, _), _)| *known == oddity))
+            .map(|(_, count)| count)
+            .sum()
+    };
+    for (oddity, flag) in [
+        (Oddity::Late, Flag::Late),
+        (Oddity::Duplicate, Flag::Duplicate),
+        (Oddity::Inaccurate, Flag::Inaccurate),
+        (Oddity::Teleport, Flag::Teleport),
+    ] {
+        let (seen, sent) = (count(oddity, flag), of(oddity));
+        assert!(seen > 20 && seen + 5 > sent, "{oddity:?}: {flags:?}");
+    }
+    assert!(
+        count(Oddity::None, Flag::Ok) + 20 > of(Oddity::None),
+        "{flags:?}"
     );
 }
 

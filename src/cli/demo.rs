@@ -63,7 +63,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: Args) -> Result<(), Failure> {
-    let stop = signals::stop_requested()?;
     let (folder, _lock) = empty_folder(&args)?;
     let services = start_services(&folder)?;
     let pipeline = pipeline_on(&services, &folder);
@@ -78,6 +77,8 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
             http: Some(args.http),
         },
     )?;
+    // Until here Ctrl-C ends the program at once, and the services with it.
+    let stop = signals::stop_requested()?;
     let address = job.http().unwrap_or(args.http);
     eprintln!("job: {workers} workers, metrics at http://{address}/metrics");
     eprintln!(
@@ -148,15 +149,10 @@ fn pipeline_on(services: &Services, folder: &Path) -> Pipeline {
 fn refuse_used_topics(pipeline: &Pipeline) -> Result<(), Failure> {
     let brokers = &pipeline.kafka.brokers;
     let topic = Input::Updates.topic();
-    let Partitions(count) =
-        kafka::partitions_of(brokers, &[topic]).map_err(anyhow::Error::from)?[0];
-    let progress = kafka::Progress::open(brokers, &pipeline.name).map_err(anyhow::Error::from)?;
+    let Partitions(count) = kafka::partitions_of(brokers, &[topic])?[0];
+    let progress = kafka::Progress::open(brokers, &pipeline.name)?;
     for partition in 0..count {
-        if progress
-            .lag(Input::Updates, partition, 0)
-            .map_err(anyhow::Error::from)?
-            > 0
-        {
+        if progress.lag(Input::Updates, partition, 0)? > 0 {
             return Err(Failure::Failed(anyhow!(
                 "{topic} at {brokers} has records already; the demo counts everything there, so \
                  it wants empty services: unset RIDERFLOW_KAFKA to let it start its own"
@@ -173,8 +169,7 @@ fn move_city(
     job: &Job,
     stop: &signals::StopRequested,
 ) -> Result<simulate::Summary, Failure> {
-    let producer = Producer::connect(&ProducerSettings::new(&pipeline.kafka.brokers))
-        .map_err(anyhow::Error::from)?;
+    let producer = Producer::connect(&ProducerSettings::new(&pipeline.kafka.brokers))?;
     let plan = Plan::new(
         args.drivers,
         args.orders,

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::anyhow;
+
 use super::{Failure, signals};
-use crate::config;
+use crate::config::{self, Pipeline};
+use crate::kafka::{CommitError, KafkaError};
 use crate::runtime::{Job, JobError, Options};
 
 /// Runs the job until SIGTERM or SIGINT: commits what it has, leaves, and exits 0.
@@ -28,13 +31,10 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         usize::from,
     );
     let stop = signals::stop_requested()?;
-    let job = Job::start(
-        &pipeline,
-        Options {
-            workers,
-            http: Some(args.http),
-        },
-    )?;
+    let Some(job) = start(&pipeline, workers, args.http, &stop)? else {
+        eprintln!("{}: stopped before it had started", pipeline.name);
+        return Ok(());
+    };
     eprintln!(
         "{}: running with {workers} workers; metrics at http://{}/metrics",
         pipeline.name,
@@ -49,13 +49,38 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Starts the job, unless a stop is requested meanwhile: nothing is at stake yet.
+fn start(
+    pipeline: &Pipeline,
+    workers: usize,
+    http: SocketAddr,
+    stop: &signals::StopRequested,
+) -> Result<Option<Job>, Failure> {
+    let pipeline = pipeline.clone();
+    let http = Some(http);
+    let starting = std::thread::spawn(move || Job::start(&pipeline, Options { workers, http }));
+    while !starting.is_finished() {
+        if stop.wait(Duration::from_millis(20)) {
+            return Ok(None);
+        }
+    }
+    let started = starting
+        .join()
+        .map_err(|_| anyhow!("starting the job has panicked"))?;
+    Ok(Some(started?))
+}
+
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
-        match error {
-            JobError::Kafka(crate::kafka::KafkaError::Unreachable { .. }) => {
-                Self::Unreachable(error.to_string())
-            }
-            error => Self::Failed(error.into()),
+        let unreachable = matches!(
+            &error,
+            JobError::Kafka(KafkaError::Unreachable { .. })
+                | JobError::Commit(CommitError::Kafka(KafkaError::Unreachable { .. }))
+        );
+        if unreachable {
+            Self::Unreachable(error.to_string())
+        } else {
+            Self::Failed(error.into())
         }
     }
 }

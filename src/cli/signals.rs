@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 
-/// Set by the first SIGTERM or SIGINT.
+/// Set by the first SIGTERM or SIGINT; the second ends the process at once.
 pub(super) struct StopRequested(Receiver<()>);
 
 impl StopRequested {
@@ -20,7 +20,7 @@ impl StopRequested {
 
 /// Listens from now on, on a thread of its own.
 pub(super) fn stop_requested() -> Result<StopRequested, Failure> {
-    let (sender, receiver) = sync_channel(1);
+    let (sender, receiver) = sync_channel::<()>(1);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -35,14 +35,20 @@ pub(super) fn stop_requested() -> Result<StopRequested, Failure> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            });
-            // The command may have ended by itself.
-            let _ = sender.send(());
+            let mut next = || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                });
+            };
+            next();
+            // The command hears that nobody will send any more.
+            drop(sender);
+            next();
+            eprintln!("asked again: ending at once");
+            std::process::exit(130);
         })
         .context("could not listen for signals")?;
     Ok(StopRequested(receiver))

@@ -277,7 +277,8 @@ pub enum WriterError {
     /// The thread has ended.
     #[error("the ClickHouse writer has failed: {0}")]
     Failed(String),
-    /// The deadline of [`Writer::flush_and_stop`] passed. A restart sends the rows again.
+    /// The deadline of [`Writer::flush_and_stop`] passed; what was not stored is gone with the
+    /// writer.
     #[error("{rows} rows were not in ClickHouse within {deadline:?}{}", last_error.as_deref().map(|e| format!("; last error: {e}")).unwrap_or_default())]
     Unfinished {
         /// Rows left.

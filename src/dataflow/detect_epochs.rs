@@ -17,9 +17,9 @@ use timely::dataflow::operators::{Capability, InputCapability};
 
 use super::windows::Counted;
 use super::{Context, Output, frontier_of};
-use crate::detect::{Detector, OrderStep};
+use crate::detect::{Detector, OrderStep, Outputs};
 use crate::epoch::key_group;
-use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Location, Place, Update};
+use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Place, Update};
 
 fn group_of(driver: DriverId) -> u64 {
     key_group(&driver.0.to_le_bytes())
@@ -133,8 +133,8 @@ pub(super) fn detect_epochs<'scope>(
 struct Judge {
     context: Rc<Context>,
     detector: Detector,
-    events: Vec<Event>,
-    /// What windows count of the epoch, in merged order.
+    outputs: Outputs,
+    /// What windows count of the epoch, in the order in which it was judged.
     counted: Vec<Counted>,
     order: Vec<(Place, u32, u32)>,
 }
@@ -145,7 +145,7 @@ impl Judge {
         Self {
             context,
             detector,
-            events: Vec::new(),
+            outputs: Outputs::default(),
             counted: Vec::new(),
             order: Vec::new(),
         }
@@ -154,11 +154,9 @@ impl Judge {
     /// Judges all that an epoch received, in merged order. Returns what was told.
     fn epoch(&mut self, epoch: Epoch, received: Waiting) -> &mut Vec<Event> {
         let now_ms = epoch.now_ms(self.context.interval_ms);
-        let windows = self.context.windows.is_some();
         let Self {
             detector,
-            events,
-            counted,
+            outputs,
             order,
             ..
         } = self;
@@ -166,9 +164,9 @@ impl Judge {
         // Stable, since one record may bring a driver several steps, in their order.
         changes.sort_by_key(Change::place);
         let mut changes = changes.into_iter().peekable();
-        let apply = |change, events: &mut _, detector: &mut Detector| match change {
-            Change::Fence(change) => detector.on_fence(change, now_ms, events),
-            Change::Order(step) => detector.on_order(step, now_ms, events),
+        let apply = |change, outputs: &mut _, detector: &mut Detector| match change {
+            Change::Fence(change) => detector.on_fence(change, now_ms, outputs),
+            Change::Order(step) => detector.on_order(step, now_ms, outputs),
         };
 
         // Places are sorted instead of updates: the runs of each partition are in order.
@@ -179,44 +177,42 @@ impl Judge {
         }
         order.sort();
 
-        let mut flags: Vec<Vec<Flag>> = received
-            .updates
-            .iter()
-            .map(|updates| vec![Flag::Ok; updates.len()])
+        let mut updates: Vec<Vec<Option<Update>>> = (received.updates.into_iter())
+            .map(|updates| updates.into_iter().map(Some).collect())
             .collect();
         for &(place, container, at) in order.iter() {
             while let Some(change) = changes.next_if(|change| change.place() < place) {
-                apply(change, events, detector);
+                apply(change, outputs, detector);
             }
-            let update = &received.updates[container as usize][at as usize];
-            let flag = detector.on_update(update, now_ms, events);
-            flags[container as usize][at as usize] = flag;
-            if windows && matches!(flag, Flag::Ok | Flag::Late) {
-                counted.push(Counted::of(update));
+            if let Some(update) = updates[container as usize][at as usize].take() {
+                detector.on_update(update, now_ms, outputs);
             }
         }
         for change in changes {
-            apply(change, events, detector);
+            apply(change, outputs, detector);
         }
-        self.keep_history(epoch, received.updates, &flags);
-        &mut self.events
+        detector.end_epoch(now_ms, outputs);
+        self.keep_history(epoch);
+        &mut self.outputs.events
     }
 
     /// Every valid update is history, whatever its flag.
-    fn keep_history(&self, epoch: Epoch, updates: Vec<Vec<Update>>, flags: &[Vec<Flag>]) {
+    fn keep_history(&mut self, epoch: Epoch) {
         let mut counts = [0; Flag::ALL.len()];
-        for &flag in flags.iter().flatten() {
-            counts[flag as usize] += 1;
+        for location in &self.outputs.judged {
+            counts[location.flag as usize] += 1;
         }
         for (flag, count) in Flag::ALL.into_iter().zip(counts) {
             self.context.metrics.updates.add(flag, count);
         }
-        if self.context.keep_history && !updates.is_empty() {
-            let mut rows = Vec::with_capacity(self.order.len());
-            for (updates, flags) in updates.into_iter().zip(flags) {
-                let judged = updates.into_iter().zip(flags);
-                rows.extend(judged.map(|(update, &flag)| Location { update, flag }));
-            }
+        if self.context.windows.is_some() {
+            let judged = self.outputs.judged.iter();
+            let counted = judged.filter(|location| matches!(location.flag, Flag::Ok | Flag::Late));
+            self.counted
+                .extend(counted.map(|location| Counted::of(&location.update)));
+        }
+        let rows = std::mem::take(&mut self.outputs.judged);
+        if self.context.keep_history && !rows.is_empty() {
             self.context.give(Output::Locations { epoch, rows });
         }
     }

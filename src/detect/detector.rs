@@ -1,38 +1,91 @@
-//! One worker's drivers, and the fences.
+//! One worker's drivers and fences, in the merged order of records, releases and deadlines.
 
 use super::Rules;
-use super::drivers::{Driver, Drivers, Fix};
+use super::drivers::{Driver, Drivers};
 use super::fences::Fences;
-use super::flags;
 use super::orders::OrderStep;
+use super::rules::Spans;
+use super::stay::Stay;
 use super::telling::{Telling, arrange};
-use super::visits::{self, Stand};
-use crate::geo::{Area, FenceIndex, LonLatBox, distance_m};
+use super::timers::{self, Agenda, Begun, Moment, NEVER, seconds};
+use super::visits::Dwell;
+use crate::geo::{Area, distance_m};
 use crate::model::{
-    Cause, Event, EventKind, FenceChange, FenceId, Flag, Position, Subject, TimeMs, Update,
+    Cause, Event, EventKind, FenceChange, Location, Place, Subject, TimeMs, Update,
 };
 
 /// The state of the drivers that one worker owns, and all fences.
 ///
-/// Inputs come in their merged order, with the `now` of their epoch. Each input's events are
-/// appended in telling order.
+/// Inputs come in their merged order, with the `now` of their epoch, which lies after all of
+/// them; [`Detector::end_epoch`] ends the epoch. Deadlines are met between the records, each
+/// at its own time: before a driver's next record, before a fence's change, or else at the
+/// end of the epoch. So what is told depends neither on where epochs end nor on which other
+/// drivers a worker owns.
+///
+/// With lateness, an update stands in the merged order where it is judged: at its event time
+/// and that much more, if that is later than its own place. There it counts as a record of
+/// that time, after fences and orders, and what it starts is counted from there. It is a sign
+/// of life where it came.
 #[derive(Clone, Debug)]
 pub struct Detector {
-    rules: Rules,
-    drivers: Drivers,
-    fences: Fences,
+    pub(super) rules: Rules,
+    pub(super) spans: Spans,
+    pub(super) drivers: Drivers,
+    pub(super) fences: Fences,
+    pub(super) agenda: Agenda,
     /// Room for the slots of the fences around a fix.
-    inside: Vec<u32>,
+    pub(super) inside: Vec<u32>,
+    /// Room for the parts of fences that may lie on the way to it.
+    pub(super) passed: Vec<(u32, u32)>,
+    /// Room for the numbers of drivers whose time has come.
+    due: Vec<u32>,
+}
+
+/// What a detector has to say; it only appends.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// What was told: for each driver in telling order.
+    pub events: Vec<Event>,
+    /// Each valid update once, when it is judged.
+    pub judged: Vec<Location>,
+}
+
+/// Which timers are due.
+#[derive(Clone, Copy)]
+enum Due {
+    /// Those whose time on the clock has come.
+    Clock(TimeMs),
+    /// The dwells and arrivals that a fix, at its place, shows to be due by event time.
+    EventTime(TimeMs, Place),
+}
+
+impl Due {
+    /// Where the event of a timer stands, if the timer is due.
+    fn place(self, begun: &Begun, after_ms: TimeMs) -> Option<Place> {
+        match self {
+            Self::Clock(at_ms) => (begun.due_ms(after_ms) <= at_ms).then_some(Place {
+                at_ms,
+                source: begun.place.source,
+            }),
+            Self::EventTime(until_ms, place) => {
+                (begun.due_event_ms(after_ms) <= until_ms).then_some(place)
+            }
+        }
+    }
 }
 
 impl Detector {
     /// A detector that knows no driver and no fence.
     pub fn new(rules: Rules) -> Self {
         Self {
+            spans: Spans::of(&rules),
             rules,
             drivers: Drivers::default(),
             fences: Fences::default(),
+            agenda: Agenda::default(),
             inside: Vec::new(),
+            passed: Vec::new(),
+            due: Vec::new(),
         }
     }
 
@@ -46,6 +99,12 @@ impl Detector {
         self.fences.len()
     }
 
+    /// When something is due though nothing may come: no later than the earliest deadline or
+    /// release, and sometimes before, when there is nothing to be done but to ask again.
+    pub fn next_deadline(&self) -> Option<TimeMs> {
+        self.agenda.first()
+    }
+
     /// Puts a version of a fence in force, or takes the fence out of force, and judges it at
     /// once against each driver's last `ok` fix. Every worker must be told.
     ///
@@ -54,18 +113,22 @@ impl Detector {
     /// any visitors.
     ///
     /// A geometry that [`crate::geo::validate`] refuses leaves the version before in force.
-    pub fn on_fence(&mut self, change: FenceChange, now_ms: TimeMs, out: &mut Vec<Event>) {
+    pub fn on_fence(&mut self, change: FenceChange, now_ms: TimeMs, out: &mut Outputs) {
+        let place = change.place;
+        let first = out.events.len();
+        self.meet_deadlines(place.at_ms, timers::of(place), now_ms, out);
+        arrange(&mut out.events, first);
         let telling = Telling {
             cause: Cause::Fence,
-            place: change.place,
-            event_time_ms: change.place.at_ms,
+            place,
+            event_time_ms: place.at_ms,
             now_ms,
         };
-        let first = out.len();
+        let first = out.events.len();
         match change.fence {
             None => {
                 if let Some(slot) = self.fences.slot(&change.id) {
-                    self.judge_fence(slot, None, &telling, out);
+                    self.judge_fence(slot, false, &telling, &mut out.events);
                     self.fences.remove(slot);
                 }
             }
@@ -73,257 +136,224 @@ impl Detector {
                 let Ok(area) = Area::new(&fence.geometry) else {
                     return;
                 };
-                let slot = self.fences.put(change.id, area, fence.exit_margin_m);
-                let extent = self.fences.get(slot).map(|record| Extent::of(&record.area));
-                self.judge_fence(slot, extent, &telling, out);
+                let slot = self.fences.put(fence, area);
+                self.judge_fence(slot, true, &telling, &mut out.events);
             }
         }
-        arrange(out, first);
-    }
-
-    /// Judges all last fixes by the version in force at a slot; without an extent, the fence
-    /// is being removed.
-    fn judge_fence(
-        &mut self,
-        slot: u32,
-        extent: Option<Extent>,
-        telling: &Telling,
-        out: &mut Vec<Event>,
-    ) {
-        let Some(fence) = self.fences.get_mut(slot) else {
-            return;
-        };
-        let had_visitors = fence.visitors > 0;
-        for (number, &position) in self.drivers.positions.iter().enumerate() {
-            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
-            if !around && !had_visitors {
-                continue;
-            }
-            let driver = &mut self.drivers.records[number];
-            let visit = driver.visits.binary_search(&slot);
-            let stand = if visit.is_ok() {
-                Stand::Visiting
-            } else {
-                Stand::Outside
-            };
-            let inside = around
-                && (extent.as_ref()).is_some_and(|extent| extent.contains(&fence.area, position));
-            let removed = extent.is_none();
-            let (_, kind) = visits::judge(stand, inside, || removed || fence.is_left_at(position));
-            let Some(kind) = kind else {
-                continue;
-            };
-            match visit {
-                Ok(at) => {
-                    driver.visits.remove(at);
-                    fence.visitors -= 1;
-                }
-                Err(at) => {
-                    driver.visits.insert(at, slot);
-                    fence.visitors += 1;
-                }
-            }
-            let subject = Subject::Fence(fence.id.clone());
-            out.push(telling.event(kind, driver.id, subject, Some(position)));
-        }
+        arrange(&mut out.events, first);
     }
 
     /// Follows an order's change as far as it is a driver's, and judges it at once against
     /// the driver's last `ok` fix.
-    pub fn on_order(&mut self, step: OrderStep, now_ms: TimeMs, out: &mut Vec<Event>) {
+    pub fn on_order(&mut self, step: OrderStep, now_ms: TimeMs, out: &mut Outputs) {
+        let number = match step.leg {
+            Some(_) => Some(self.drivers.number(step.driver)),
+            None => self.drivers.known(step.driver),
+        };
+        if let Some(number) = number {
+            self.catch_up(number, step.place, now_ms, out);
+        }
         let telling = Telling {
             cause: Cause::Order,
             place: step.place,
             event_time_ms: step.event_time_ms,
             now_ms,
         };
-        let known = match step.leg {
-            Some(_) => Some(self.drivers.number(step.driver)),
-            None => self.drivers.known(step.driver),
-        };
-        if let Some(kind) = step.tell {
-            let fix = known.and_then(|number| self.drivers.records[number].last);
-            out.push(order_event(
-                &step,
-                kind,
-                fix.map(|fix| fix.position),
-                &telling,
-            ));
-        }
-        if let Some(number) = known {
-            let driver = &mut self.drivers.records[number];
-            if let (Some(at), Some(fix)) = (driver.follow(step), driver.last) {
-                judge_near(driver, at, fix.position, &self.rules, &telling, out);
-            }
-        }
+        self.judge_order(number, step, &telling, &mut out.events);
     }
 
-    /// Judges an update; an `ok` one moves its driver.
-    pub fn on_update(&mut self, update: &Update, now_ms: TimeMs, out: &mut Vec<Event>) -> Flag {
+    /// Judges an update, at once or when it is released; an `ok` one moves its driver.
+    pub fn on_update(&mut self, update: Update, now_ms: TimeMs, out: &mut Outputs) {
         let number = self.drivers.number(update.driver);
-        let last_ok_ms = (self.drivers.records[number].last).map(|last| last.event_time_ms);
-        let flag = flags::judge(last_ok_ms, update.event_time_ms);
-        if flag != Flag::Ok {
-            return flag;
-        }
+        let place = update.place;
+        self.catch_up(number, place, now_ms, out);
+        let first = out.events.len();
         let telling = Telling {
             cause: Cause::Position,
-            place: update.place,
+            place,
             event_time_ms: update.event_time_ms,
             now_ms,
         };
-        let first = out.len();
-        let fix = Fix {
-            position: update.position,
-            event_time_ms: update.event_time_ms,
-            speed_mps: update.speed_mps,
-        };
-        self.drivers.note(number, fix);
-        self.judge_visits(number, fix.position, last_ok_ms.is_none(), &telling, out);
         let driver = &mut self.drivers.records[number];
-        for at in 0..driver.orders.len() {
-            judge_near(driver, at, fix.position, &self.rules, &telling, out);
+        if driver.silence.hear(telling.begun()) {
+            let position = Some(update.position);
+            let kind = EventKind::DriverResumed;
+            out.events
+                .push(telling.event(kind, driver.id, Subject::Driver, position));
+            self.expect_silence(number);
         }
-        arrange(out, first);
-        flag
+        let lateness_ms = self.spans.lateness_ms;
+        let release_ms = update.event_time_ms.saturating_add(lateness_ms);
+        if lateness_ms > 0 && release_ms > place.at_ms {
+            let at_ms = release_ms;
+            self.drivers.records[number].hold(Place { at_ms, ..place }, update);
+            self.wake(number, release_ms);
+        } else {
+            self.judge_update(number, update, place, now_ms, first, out);
+        }
     }
 
-    /// Judges a driver's new fix by all fences that it is inside of or was visiting.
-    fn judge_visits(
+    /// Meets all deadlines and releases before `now_ms`, which the next epoch begins with.
+    pub fn end_epoch(&mut self, now_ms: TimeMs, out: &mut Outputs) {
+        let first = out.events.len();
+        self.meet_deadlines(now_ms.saturating_sub(1), (now_ms, None), now_ms, out);
+        arrange(&mut out.events, first);
+    }
+
+    /// Has a driver looked at for a timer that begins.
+    pub(super) fn expect(&mut self, number: usize, begun: &Begun, after_ms: TimeMs) {
+        let driver = &mut self.drivers.records[number];
+        driver.expect(number, begun, after_ms, &mut self.agenda);
+    }
+
+    /// Has a driver looked at no later than at a time.
+    fn wake(&mut self, number: usize, at_ms: TimeMs) {
+        self.drivers.records[number].wake(number, at_ms, &mut self.agenda);
+    }
+
+    /// Has a driver looked at when it becomes silent.
+    pub(super) fn expect_silence(&mut self, number: usize) {
+        let from = self.drivers.records[number].silence.counts_from();
+        if let Some(begun) = from {
+            self.wake(number, begun.due_ms(self.spans.silent_ms));
+        }
+    }
+
+    /// All drivers' deadlines and releases before a moment, which is not after `until_ms`.
+    fn meet_deadlines(
         &mut self,
-        number: usize,
-        position: Position,
-        initial: bool,
-        telling: &Telling,
-        out: &mut Vec<Event>,
+        until_ms: TimeMs,
+        before: Moment,
+        now_ms: TimeMs,
+        out: &mut Outputs,
     ) {
-        let Self {
-            drivers,
-            fences,
-            inside,
-            ..
-        } = self;
-        fences.containing(position, inside);
-        let driver = &mut drivers.records[number];
-        if *inside == driver.visits {
+        if self.agenda.first().is_none_or(|first| first > until_ms) {
             return;
         }
-        let event = |kind, fence: &FenceId| {
-            telling.event(
-                kind,
-                driver.id,
-                Subject::Fence(fence.clone()),
-                Some(position),
-            )
-        };
-        driver.visits.retain(|&slot| {
-            let Some(fence) = fences.get_mut(slot) else {
-                return false;
-            };
-            let inside = inside.binary_search(&slot).is_ok();
-            let (stand, kind) =
-                visits::judge(Stand::Visiting, inside, || fence.is_left_at(position));
-            if let Some(kind) = kind {
-                fence.visitors -= 1;
-                out.push(event(kind, &fence.id));
+        let mut due = std::mem::take(&mut self.due);
+        self.agenda.until(until_ms, &mut due);
+        for number in due.drain(..) {
+            self.meet_deadlines_of(number as usize, before, now_ms, out);
+        }
+        self.due = due;
+    }
+
+    /// One driver's deadlines and releases before a record of its.
+    fn catch_up(&mut self, number: usize, place: Place, now_ms: TimeMs, out: &mut Outputs) {
+        if self.drivers.records[number].wake_ms <= place.at_ms {
+            self.meet_deadlines_of(number, timers::of(place), now_ms, out);
+        }
+    }
+
+    fn meet_deadlines_of(
+        &mut self,
+        number: usize,
+        before: Moment,
+        now_ms: TimeMs,
+        out: &mut Outputs,
+    ) {
+        loop {
+            let driver = &mut self.drivers.records[number];
+            let due_ms = driver.first_deadline(&self.spans);
+            let timer = (due_ms, None);
+            let release =
+                (driver.held.front()).map_or((NEVER, None), |held| timers::of(held.place));
+            if timer.min(release) >= before {
+                let next_ms = due_ms.min(release.0);
+                self.agenda.set(number, driver.wake_ms, next_ms);
+                driver.wake_ms = next_ms;
+                return;
             }
-            stand == Stand::Visiting
-        });
-        let kept = driver.visits.len();
-        for &slot in inside.iter() {
-            let (Err(_), Some(fence)) = (
-                driver.visits[..kept].binary_search(&slot),
-                fences.get_mut(slot),
-            ) else {
-                continue;
+            let first = out.events.len();
+            if timer <= release {
+                self.fire(number, Due::Clock(due_ms), now_ms, out);
+                arrange(&mut out.events, first);
+            } else if let Some(held) = driver.held.pop_front() {
+                self.judge_update(number, held.update, held.place, now_ms, first, out);
+            }
+        }
+    }
+
+    /// The dwells and arrivals that a fix shows to be due by event time, before it is judged.
+    pub(super) fn meet_event_time(
+        &mut self,
+        number: usize,
+        until_ms: TimeMs,
+        telling: &Telling,
+        out: &mut Outputs,
+    ) {
+        if self.drivers.records[number].wake_event_ms <= until_ms {
+            let due = Due::EventTime(until_ms, telling.place);
+            self.fire(number, due, telling.now_ms, out);
+            let driver = &mut self.drivers.records[number];
+            driver.wake_event_ms = driver.first_event_deadline(&self.spans);
+        }
+    }
+
+    /// Tells of all timers of a driver that are due.
+    fn fire(&mut self, number: usize, due: Due, now_ms: TimeMs, out: &mut Outputs) {
+        let Driver {
+            id,
+            last,
+            visits,
+            orders,
+            silence,
+            ..
+        } = &mut self.drivers.records[number];
+        let position = last.map(|fix| fix.position);
+        let timer = |kind, subject, place, begun: Begun, after_ms| {
+            let telling = Telling {
+                cause: Cause::Timer,
+                place,
+                event_time_ms: begun.due_event_ms(after_ms),
+                now_ms,
             };
-            let (_, kind) = visits::judge(Stand::Outside, true, || false);
-            if let Some(kind) = kind {
-                fence.visitors += 1;
-                driver.visits.push(slot);
-                out.push(Event {
-                    initial,
-                    ..event(kind, &fence.id)
+            Event {
+                source: begun.place.source,
+                ..telling.event(kind, *id, subject, position)
+            }
+        };
+        for visit in visits {
+            if let Some(after_ms) = visit.dwells_after_ms()
+                && let Some(place) = due.place(&visit.begun, after_ms)
+                && let Some(fence) = self.fences.get(visit.slot)
+            {
+                visit.dwell = Dwell::Told;
+                let subject = Subject::Fence(fence.id.clone());
+                let kind = EventKind::GeofenceDwelled;
+                out.events.push(Event {
+                    dwell_s: Some(seconds(after_ms)),
+                    ..timer(kind, subject, place, visit.begun, after_ms)
                 });
             }
         }
-        driver.visits.sort_unstable();
-    }
-}
-
-/// Where a version of a fence may contain something: a box around it all for most drivers,
-/// an index of its parts for the rest.
-struct Extent {
-    hull: LonLatBox,
-    parts: FenceIndex,
-}
-
-impl Extent {
-    fn of(area: &Area) -> Self {
-        let boxes = area.boxes();
-        let hull = LonLatBox::hull(&boxes);
-        let mut parts = FenceIndex::new();
-        parts.insert(0, boxes);
-        Self { hull, parts }
-    }
-
-    fn contains(&self, area: &Area, position: Position) -> bool {
-        let mut inside = false;
-        self.parts.visit(position, |_, part| {
-            inside = inside || area.part_contains(part, position);
-        });
-        inside
-    }
-}
-
-/// An `order.*` event. Only a delivery is judged by a fix.
-fn order_event(
-    step: &OrderStep,
-    kind: EventKind,
-    fix: Option<Position>,
-    telling: &Telling,
-) -> Event {
-    let dropoff = step.dropoff.as_ref();
-    let position = fix.filter(|_| dropoff.is_some());
-    let subject = Subject::Order(step.order.clone());
-    Event {
-        at_place: dropoff.and_then(|stop| stop.place.clone()),
-        status: step.status,
-        distance_m: position
-            .zip(dropoff)
-            .map(|(position, stop)| distance_m(position, stop.position)),
-        ..telling.event(kind, step.driver, subject, position)
-    }
-}
-
-/// Judges the open leg of one of a driver's orders by the last `ok` fix.
-fn judge_near(
-    driver: &mut Driver,
-    at: usize,
-    position: Position,
-    rules: &Rules,
-    telling: &Telling,
-    out: &mut Vec<Event>,
-) {
-    let Some(target) = driver.orders[at].target() else {
-        return;
-    };
-    let distance = distance_m(position, target);
-    let Some(leg) = driver.orders[at].open_mut() else {
-        return;
-    };
-    let (near, tell) = leg.near.judge(distance, rules);
-    leg.near = near;
-    if tell {
-        let (kind, at_place) = (leg.leg, leg.stop.place.clone());
-        let order = &driver.orders[at];
-        let subject = Subject::Leg(order.order.clone(), kind);
-        out.push(Event {
-            at_place,
-            status: Some(order.status),
-            distance_m: Some(distance),
-            eta_s: driver.eta_s(distance),
-            ..telling.event(EventKind::AgentNear, driver.id, subject, Some(position))
-        });
+        let after_ms = self.spans.arrive_ms;
+        for order in orders {
+            if let Some(leg) = order.open.and_then(|open| order.legs.get_mut(open))
+                && let Some(begun) = leg.stay.pending()
+                && let Some(place) = due.place(&begun, after_ms)
+            {
+                leg.stay = Stay::Arrived(begun);
+                let subject = Subject::Leg(order.order.clone(), leg.leg);
+                let kind = EventKind::AgentArrived;
+                out.events.push(Event {
+                    at_place: leg.stop.place.clone(),
+                    status: Some(order.status),
+                    distance_m: position.map(|position| distance_m(position, leg.stop.position)),
+                    dwell_s: Some(seconds(after_ms)),
+                    ..timer(kind, subject, place, begun, after_ms)
+                });
+            }
+        }
+        let after_ms = self.spans.silent_ms;
+        if let Due::Clock(_) = due
+            && let Some(begun) = silence.counts_from()
+            && let Some(place) = due.place(&begun, after_ms)
+        {
+            silence.tell();
+            let (kind, subject) = (EventKind::DriverSilent, Subject::Driver);
+            out.events
+                .push(timer(kind, subject, place, begun, after_ms));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Stories told to one detector, and what it tells.
 
-use super::{Detector, OrderBook, Rules};
+use super::{Detector, OrderBook, Outputs, Rules};
 use crate::geo::EARTH_RADIUS_M;
 use crate::model::{
     Cause, DriverId, Event, Fence, FenceChange, FenceId, Flag, Geometry, Input, Leg, Order,
@@ -19,6 +19,17 @@ fn east(metres: f64) -> Position {
     Position {
         longitude: 77.0 + (metres / EARTH_RADIUS_M).to_degrees(),
         latitude: 0.0,
+    }
+}
+
+/// No rule but those that look at one fix: no speed is too high, no time long enough.
+fn timeless() -> Rules {
+    Rules {
+        max_speed_mps: 1e9,
+        crossing_gap_s: 0.0,
+        arrive_s: 1e9,
+        silent_s: 1e9,
+        ..Rules::default()
     }
 }
 
@@ -57,9 +68,9 @@ impl Story {
             heading_deg: None,
             state: None,
         };
-        let mut out = Vec::new();
-        let flag = self.detector.on_update(&update, self.at_ms + 50, &mut out);
-        (flag, out)
+        let mut out = Outputs::default();
+        self.detector.on_update(update, self.at_ms + 50, &mut out);
+        (out.judged[0].flag, out.events)
     }
 
     fn update(&mut self, driver: u64, metres: f64) -> Vec<Event> {
@@ -80,9 +91,9 @@ impl Story {
                 exit_margin_m,
             }),
         };
-        let mut out = Vec::new();
+        let mut out = Outputs::default();
         self.detector.on_fence(change, self.at_ms + 50, &mut out);
-        out
+        out.events
     }
 
     /// An order with its pickup at `pickup` metres east and its drop-off at 5,000.
@@ -107,11 +118,11 @@ impl Story {
         };
         let mut steps = Vec::new();
         self.book.apply(change, &mut steps);
-        let mut out = Vec::new();
+        let mut out = Outputs::default();
         for step in steps {
             self.detector.on_order(step, self.at_ms + 50, &mut out);
         }
-        out
+        out.events
     }
 }
 
@@ -162,7 +173,7 @@ const NONE: &[&str] = &[];
 
 #[test]
 fn a_visit_with_a_margin() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     assert_eq!(short(&story.fence("f", strip(0.0, 100.0, 20.0))), NONE);
     for (metres, expected) in [
         (-10.0, NONE),
@@ -180,7 +191,7 @@ fn a_visit_with_a_margin() {
 
 #[test]
 fn only_a_first_known_fix_is_initial() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     story.fence("b", circle(0.0, 50.0, 0.0));
     story.fence("a", circle(0.0, 500.0, 0.0));
     story.fence("c", circle(300.0, 50.0, 0.0));
@@ -204,7 +215,7 @@ fn only_a_first_known_fix_is_initial() {
 
 #[test]
 fn an_events_fields() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     story.fence("f", circle(0.0, 50.0, 0.0));
     let (_, events) = story.update_aged(1, 10.0, 300);
     let [event] = &events[..] else { panic!() };
@@ -245,7 +256,7 @@ fn an_events_fields() {
 
 #[test]
 fn late_and_duplicate_updates_move_nobody() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     story.fence("f", circle(0.0, 50.0, 0.0));
     for (metres, age_ms, expected, events) in [
         (900.0, 0, Flag::Ok, NONE),
@@ -264,7 +275,7 @@ fn late_and_duplicate_updates_move_nobody() {
 
 #[test]
 fn fences_are_judged_at_once() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     for (driver, metres) in [(30, 0.0), (4, 60.0), (200, 120.0)] {
         story.update(driver, metres);
     }
@@ -311,7 +322,7 @@ fn fences_are_judged_at_once() {
 
 #[test]
 fn events_of_one_update_stand_in_order() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     for (id, metres) in [
         ("b", 0.0),
         ("é", 0.0),
@@ -342,7 +353,7 @@ fn events_of_one_update_stand_in_order() {
 #[test]
 fn near_is_told_once_per_leg() {
     use OrderStatus::{Assigned, PickedUp};
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     story.update(1, 0.0);
     story.update(2, 100.0);
     for (version, expected) in [
@@ -379,7 +390,7 @@ fn near_is_told_once_per_leg() {
 
 #[test]
 fn an_order_may_come_before_its_drivers_first_fix() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     let events = story.order("o", Some((OrderStatus::Assigned, 1, 300.0)));
     assert_eq!(short(&events), ["order.assigned o 1"]);
     story.fence("f", circle(0.0, 50.0, 0.0));
@@ -398,7 +409,7 @@ fn an_order_may_come_before_its_drivers_first_fix() {
 fn eta_is_by_the_fixs_speed_or_that_between_two() {
     let rules = Rules {
         near_repeat: true,
-        ..Rules::default()
+        ..timeless()
     };
     for (before, speed_mps, expected) in [
         (None, None, None),
@@ -426,8 +437,8 @@ fn eta_is_by_the_fixs_speed_or_that_between_two() {
             heading_deg: None,
             state: None,
         };
-        let mut out = Vec::new();
-        story.detector.on_update(&update, 0, &mut out);
+        let mut out = Outputs::default();
+        story.detector.on_update(update, 0, &mut out);
         let events = story.order("o", Some((OrderStatus::Assigned, 1, 0.0)));
         let near = events.last().unwrap();
         assert_eq!(near.subject, Subject::Leg(OrderId("o".into()), Leg::Pickup));
@@ -438,7 +449,7 @@ fn eta_is_by_the_fixs_speed_or_that_between_two() {
 
 #[test]
 fn a_fence_of_many_parts_is_one_fence() {
-    let mut story = Story::new(Rules::default());
+    let mut story = Story::new(timeless());
     story.update(1, 0.0);
     let parts = (0..50).map(|i| {
         let Some((Geometry::Polygon(rings), _)) =
@@ -454,4 +465,48 @@ fn a_fence_of_many_parts_is_one_fence() {
     assert_eq!(short(&story.update(1, 6000.0)), ["geofence.exited f 1"]);
     assert_eq!(short(&story.update(1, 2120.0)), ["geofence.entered f 1"]);
     assert_eq!(short(&story.fence("f", None)), ["geofence.exited f 1"]);
+}
+
+#[test]
+fn the_next_deadline_is_never_late() {
+    let rules = Rules {
+        arrive_s: 10.0,
+        silent_s: 30.0,
+        ..timeless()
+    };
+    let mut story = Story::new(rules);
+    assert_eq!(story.detector.next_deadline(), None);
+    story.update(1, 0.0);
+    assert_eq!(story.detector.next_deadline(), None);
+    // At 2 s, near the pickup: arrived at 12 s, silent at 32 s.
+    story.order("o", Some((OrderStatus::Assigned, 1, 20.0)));
+    assert_eq!(story.detector.next_deadline(), Some(12_000));
+    let mut out = Outputs::default();
+    story.detector.end_epoch(12_000, &mut out);
+    assert_eq!(short(&out.events), NONE);
+    story.detector.end_epoch(12_001, &mut out);
+    assert_eq!(short(&out.events), ["agent.arrived o.pickup 1"]);
+    let event = &out.events[0];
+    assert_eq!((event.cause, event.place.at_ms), (Cause::Timer, 12_000));
+    assert_eq!(event.source, event.place.source);
+    assert_eq!(event.source.input, Input::Orders);
+    // The order's event time is 7 ms before its record's.
+    assert_eq!(
+        (event.event_time_ms, event.detected_at_ms),
+        (11_993, 12_001)
+    );
+    assert_eq!(event.dwell_s, Some(10.0));
+    assert_eq!(story.detector.next_deadline(), Some(32_000));
+    // An update moves the silence on, which the agenda learns when it looks.
+    story.at_ms = 19_000;
+    story.update(1, 0.0);
+    story.detector.end_epoch(40_000, &mut out);
+    assert_eq!(out.events.len(), 1);
+    assert_eq!(story.detector.next_deadline(), Some(50_000));
+    story.order("o", None);
+    story.detector.end_epoch(100_000, &mut out);
+    assert_eq!(
+        (out.events.len(), story.detector.next_deadline()),
+        (1, None)
+    );
 }

@@ -1,11 +1,18 @@
 //! One dense record per driver.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 
+use super::flags::Spot;
 use super::legs::OrderLegs;
 use super::orders::OrderStep;
+use super::rules::Spans;
+use super::silence::Silence;
+use super::timers::{Agenda, Begun, NEVER};
+use super::visits::Visit;
 use crate::geo::distance_m;
-use crate::model::{DriverId, OrderId, Position, TimeMs};
+use crate::model::{DriverId, OrderId, Place, Position, TimeMs, Update};
 
 /// A reported or implied speed below this says nothing of when a driver will be there, m/s.
 const MIN_SPEED_MPS: f64 = 1.0;
@@ -28,12 +35,30 @@ pub(super) struct Driver {
     pub(super) id: DriverId,
     /// The last `ok` fix.
     pub(super) last: Option<Fix>,
-    /// The `ok` fix before it: place and event time.
-    previous: Option<(Position, TimeMs)>,
-    /// Slots of the fences on whose visit the driver is, ascending.
-    pub(super) visits: Vec<u32>,
+    /// The `ok` fix before it.
+    previous: Option<Spot>,
+    /// The last teleport, if it came after the last `ok` fix.
+    pub(super) teleport: Option<Spot>,
+    /// Whether it is heard.
+    pub(super) silence: Silence,
+    /// The fences on whose visit the driver is, by slot.
+    pub(super) visits: Vec<Visit>,
     /// What it knows of orders, by id.
     pub(super) orders: Vec<OrderLegs>,
+    /// Updates that wait for others to overtake them, by when they are released.
+    pub(super) held: VecDeque<Held>,
+    /// When the agenda says to look at the driver; no later than any of its deadlines.
+    pub(super) wake_ms: TimeMs,
+    /// No later than any of its dwells and arrivals is due by event time.
+    pub(super) wake_event_ms: TimeMs,
+}
+
+/// An update that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// Where in the merged order it is judged.
+    pub(super) place: Place,
+    pub(super) update: Update,
 }
 
 /// An `ok` update, as far as later ones are judged by it.
@@ -58,8 +83,13 @@ impl Drivers {
                 id,
                 last: None,
                 previous: None,
+                teleport: None,
+                silence: Silence::default(),
                 visits: Vec::new(),
                 orders: Vec::new(),
+                held: VecDeque::new(),
+                wake_ms: NEVER,
+                wake_event_ms: NEVER,
             });
         }
         number
@@ -74,21 +104,91 @@ impl Drivers {
     pub(super) fn note(&mut self, number: usize, fix: Fix) {
         self.positions[number] = fix.position;
         let driver = &mut self.records[number];
-        driver.previous = driver.last.map(|last| (last.position, last.event_time_ms));
+        driver.previous = driver.last.map(|last| last.spot());
+        driver.teleport = None;
         driver.last = Some(fix);
     }
 }
 
+impl Fix {
+    pub(super) fn spot(&self) -> Spot {
+        Spot {
+            position: self.position,
+            event_time_ms: self.event_time_ms,
+        }
+    }
+}
+
 impl Driver {
+    /// Keeps an update until its place in the merged order comes.
+    pub(super) fn hold(&mut self, place: Place, update: Update) {
+        let at = self.held.partition_point(|held| held.place < place);
+        self.held.insert(at, Held { place, update });
+    }
+
+    /// Has the driver looked at for a timer that begins.
+    pub(super) fn expect(
+        &mut self,
+        number: usize,
+        begun: &Begun,
+        after_ms: TimeMs,
+        agenda: &mut Agenda,
+    ) {
+        self.wake(number, begun.due_ms(after_ms), agenda);
+        self.wake_event_ms = self.wake_event_ms.min(begun.due_event_ms(after_ms));
+    }
+
+    /// Has the driver looked at no later than at a time.
+    pub(super) fn wake(&mut self, number: usize, at_ms: TimeMs, agenda: &mut Agenda) {
+        if at_ms < self.wake_ms {
+            agenda.set(number, self.wake_ms, at_ms);
+            self.wake_ms = at_ms;
+        }
+    }
+
+    /// The earliest deadline on the clock, releases aside; [`NEVER`] if there is none.
+    pub(super) fn first_deadline(&self, spans: &Spans) -> TimeMs {
+        let silence = (self.silence.counts_from()).map(|begun| begun.due_ms(spans.silent_ms));
+        let others = self.dwells_and_stays(spans);
+        (others.map(|(begun, after_ms)| begun.due_ms(after_ms)))
+            .chain(silence)
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    /// The earliest deadline in event time; [`NEVER`] if there is none.
+    pub(super) fn first_event_deadline(&self, spans: &Spans) -> TimeMs {
+        let all = self.dwells_and_stays(spans);
+        (all.map(|(begun, after_ms)| begun.due_event_ms(after_ms)))
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    /// With what each timer but silence began, and after how long it is due, ms.
+    fn dwells_and_stays(&self, spans: &Spans) -> impl Iterator<Item = (Begun, TimeMs)> {
+        let arrive_ms = spans.arrive_ms;
+        let dwells =
+            (self.visits.iter()).filter_map(|visit| Some((visit.begun, visit.dwells_after_ms()?)));
+        let stays = (self.orders.iter())
+            .flat_map(|order| &order.legs)
+            .filter_map(move |leg| Some((leg.stay.pending()?, arrive_ms)));
+        dwells.chain(stays)
+    }
+
+    /// Whether an order has the driver on a leg.
+    pub(super) fn has_open_order(&self) -> bool {
+        self.orders.iter().any(|order| order.open.is_some())
+    }
+
     /// Seconds to go a distance straight on, by the speed of the last `ok` fix, or else by
     /// that from the one before to it; `None` if neither is at least 1 m/s.
     pub(super) fn eta_s(&self, distance: f64) -> Option<f64> {
         let last = self.last?;
         let enough = |speed: &f64| *speed >= MIN_SPEED_MPS;
         let implied = || {
-            let (position, event_time_ms) = self.previous?;
-            let seconds = (last.event_time_ms - event_time_ms) as f64 / 1000.0;
-            Some(distance_m(position, last.position) / seconds).filter(enough)
+            let before = self.previous?;
+            let seconds = (last.event_time_ms - before.event_time_ms) as f64 / 1000.0;
+            Some(distance_m(before.position, last.position) / seconds).filter(enough)
         };
         let reported = last.speed_mps.map(f64::from).filter(enough);
         Some(distance / reported.or_else(implied)?)

@@ -2,8 +2,9 @@
 
 use hashbrown::HashMap;
 
-use crate::geo::{Area, FenceIndex};
-use crate::model::{FenceId, Position};
+use super::timers::{NEVER, millis};
+use crate::geo::{Area, FenceIndex, Segment};
+use crate::model::{Fence, FenceId, Position, TimeMs};
 
 /// All fences, and the index over them.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct FenceRecord {
     pub(super) area: Area,
     /// How far outside a fix must be to end a visit, metres.
     pub(super) exit_margin_m: f64,
+    /// The visit's length that is told, ms; perhaps [`NEVER`].
+    pub(super) dwell_ms: TimeMs,
     /// How many of this worker's drivers visit it.
     pub(super) visitors: usize,
 }
@@ -50,7 +53,8 @@ impl Fences {
     }
 
     /// Puts a version in force in place of the one before, whose visitors it keeps.
-    pub(super) fn put(&mut self, id: FenceId, area: Area, exit_margin_m: f64) -> u32 {
+    pub(super) fn put(&mut self, fence: Fence, area: Area) -> u32 {
+        let id = fence.id;
         let slot = self.slot(&id).unwrap_or_else(|| {
             self.free.pop().unwrap_or_else(|| {
                 self.records.push(None);
@@ -63,7 +67,8 @@ impl Fences {
         self.records[slot as usize] = Some(FenceRecord {
             id,
             area,
-            exit_margin_m,
+            exit_margin_m: fence.exit_margin_m,
+            dwell_ms: fence.dwell_s.map_or(NEVER, millis),
             visitors,
         });
         slot
@@ -85,6 +90,31 @@ impl Fences {
             let inside = |record: &FenceRecord| record.area.part_contains(part, position);
             if self.get(slot).is_some_and(inside) {
                 found.push(slot);
+            }
+        });
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+    }
+
+    /// As [`Fences::containing`] for the end of a segment; and sets `passed` to the parts of
+    /// other fences that the segment may meet, some more than once.
+    pub(super) fn along(
+        &self,
+        segment: &Segment,
+        to: Position,
+        found: &mut Vec<u32>,
+        passed: &mut Vec<(u32, u32)>,
+    ) {
+        found.clear();
+        passed.clear();
+        self.index.visit_along(segment, |slot, part, at_end| {
+            let inside = |record: &FenceRecord| record.area.part_contains(part, to);
+            if at_end && self.get(slot).is_some_and(inside) {
+                found.push(slot);
+            } else {
+                passed.push((slot, part));
             }
         });
         if found.len() > 1 {

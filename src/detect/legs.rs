@@ -6,7 +6,8 @@
 
 use super::near::Near;
 use super::orders::OrderStep;
-use crate::model::{Leg, OrderId, OrderStatus, Position, Stop};
+use super::stay::Stay;
+use crate::model::{Leg, OrderId, OrderStatus, Stop};
 
 /// What a driver knows of one order.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,9 +17,9 @@ pub(super) struct OrderLegs {
     /// Where the order stands, whoever carries it.
     pub(super) status: OrderStatus,
     /// All legs begun, the oldest first.
-    legs: Vec<LegState>,
+    pub(super) legs: Vec<LegState>,
     /// Which of them is open.
-    open: Option<usize>,
+    pub(super) open: Option<usize>,
 }
 
 /// One leg.
@@ -30,6 +31,8 @@ pub(super) struct LegState {
     pub(super) stop: Stop,
     /// Whether coming near is still to be told.
     pub(super) near: Near,
+    /// Where the driver stands between arriving and departing.
+    pub(super) stay: Stay,
 }
 
 impl OrderLegs {
@@ -50,18 +53,12 @@ impl OrderLegs {
             Some(before) => before,
         };
         after.status = status;
-        after.open = step.leg.map(|(leg, stop)| after.leg_to(leg, stop));
+        let open = step.leg.map(|(leg, stop)| after.leg_to(leg, stop));
+        if let Some(over) = after.open.filter(|over| open != Some(*over)) {
+            after.legs[over].stay.close();
+        }
+        after.open = open;
         Some(after)
-    }
-
-    /// The leg that the driver is on.
-    pub(super) fn open_mut(&mut self) -> Option<&mut LegState> {
-        self.legs.get_mut(self.open?)
-    }
-
-    /// Where the driver is to go.
-    pub(super) fn target(&self) -> Option<Position> {
-        Some(self.legs.get(self.open?)?.stop.position)
     }
 
     /// The leg to a target, begun unless it has been before; its place id may have changed.
@@ -75,6 +72,7 @@ impl OrderLegs {
             leg,
             stop,
             near: Near::Armed,
+            stay: Stay::Away,
         });
         self.legs.len() - 1
     }
@@ -83,7 +81,7 @@ impl OrderLegs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DriverId, Input, Place, Source};
+    use crate::model::{DriverId, Input, Place, Position, Source};
 
     fn step(status: Option<OrderStatus>, leg: Option<(Leg, f64)>) -> OrderStep {
         let source = Source {

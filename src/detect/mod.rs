@@ -9,36 +9,62 @@
 //! ```text
 //! OrderChange ──by order──> OrderBook ──OrderStep, by driver──┐
 //! Update ───────by driver─────────────────────────────────────┼──> Detector ──> Event
-//! FenceChange ──to every worker───────────────────────────────┘        └──────> Flag
+//! FenceChange ──to every worker───────────────────────────────┘      ▲  └─────> Location
+//!                                                                    │          with Flag
+//!                                         Agenda: deadlines, releases ┘
 //! ```
+//!
+//! Where the contract leaves a choice: a timer that a fix shows to be due by event time is
+//! told at that fix, before what the fix sets off; only an `ok` fix shows that. A visit of 0 s
+//! and an arrival of 0 s are told with their beginning, of the same cause. When a fence's new
+//! version has a dwell that a visit has reached already, that is told at once, and the cause
+//! is the fence. An order that begins a stay, the driver being at the target already, is what
+//! the arrival is counted from and named after. Once some order of a driver is open, silence
+//! is counted from there as long as any is.
 //!
 //! | file | rule |
 //! |---|---|
 //! | `flags` | what an update is to its driver's history |
-//! | `visits` | entering and leaving a fence |
+//! | `visits` | entering, dwelling in and leaving a fence |
 //! | `legs` | which legs of an order a driver has, and had |
 //! | `near` | coming near a leg's target |
+//! | `stay` | arriving at a leg's target, and departing |
+//! | `silence` | a driver that is no longer heard |
 //! | `orders` | versions of an order, and what its drivers must know of them |
-//! | `detector` | one worker's drivers, and the order of events |
+//! | `timers` | when a driver must be looked at though nothing comes |
+//! | `judging` | a record against a driver's visits and legs |
+//! | `detector` | one worker's drivers; records, releases and deadlines in one order |
 
 mod detector;
 mod drivers;
 mod fences;
 mod flags;
+mod judging;
 mod legs;
 mod near;
 mod orders;
 mod rules;
+mod silence;
+mod stay;
 mod telling;
+mod timers;
 mod visits;
 
 #[cfg(test)]
 mod detector_tests;
 #[cfg(test)]
+mod flags_tests;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
+mod oracle_world;
+#[cfg(test)]
 mod orders_tests;
+#[cfg(test)]
+mod stay_tests;
 
-pub use detector::Detector;
+pub use detector::{Detector, Outputs};
 pub use orders::{OrderBook, OrderStep};
 pub use rules::Rules;

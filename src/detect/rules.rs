@@ -1,5 +1,8 @@
 //! The numbers in the rules.
 
+use super::timers::millis;
+use crate::model::TimeMs;
+
 /// Limits of the contract's section 3, valid once and for all; the pipeline file gives them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
@@ -25,6 +28,27 @@ pub struct Rules {
     pub max_accuracy_m: f64,
     /// How long an update is held so that older ones may overtake it, s. Default 0.
     pub lateness_s: f64,
+}
+
+/// The rules' times in whole milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spans {
+    pub(super) arrive_ms: TimeMs,
+    /// At least 1, so that silence is told after what it is counted from.
+    pub(super) silent_ms: TimeMs,
+    pub(super) crossing_gap_ms: TimeMs,
+    pub(super) lateness_ms: TimeMs,
+}
+
+impl Spans {
+    pub(super) fn of(rules: &Rules) -> Self {
+        Self {
+            arrive_ms: millis(rules.arrive_s),
+            silent_ms: millis(rules.silent_s).max(1),
+            crossing_gap_ms: millis(rules.crossing_gap_s),
+            lateness_ms: millis(rules.lateness_s),
+        }
+    }
 }
 
 impl Default for Rules {

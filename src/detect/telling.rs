@@ -1,18 +1,27 @@
 //! Events in the making.
 
+use super::timers::Begun;
 use crate::model::{Cause, DriverId, Event, EventKind, Place, Position, Subject, TimeMs};
 
 /// What all events of one cause have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Telling {
     pub(super) cause: Cause,
-    /// The record's.
+    /// Where the events stand: the record's place.
     pub(super) place: Place,
     pub(super) event_time_ms: TimeMs,
     pub(super) now_ms: TimeMs,
 }
 
 impl Telling {
+    /// The record, as what begins something.
+    pub(super) fn begun(&self) -> Begun {
+        Begun {
+            place: self.place,
+            event_time_ms: self.event_time_ms,
+        }
+    }
+
     /// An event of this cause, without what only some events have.
     pub(super) fn event(
         &self,

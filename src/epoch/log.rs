@@ -34,6 +34,8 @@ pub struct EpochRecord {
     pub now_ms: TimeMs,
     /// How often the pipeline had been started when this was written.
     pub generation: u64,
+    /// Names the start that wrote this; random, since two jobs may start as one generation.
+    pub run: u64,
     /// The offsets of all inputs.
     pub ranges: Vec<OffsetRange>,
     /// Events told.
@@ -118,6 +120,7 @@ mod tests {
             interval_ms: 100,
             now_ms: (epoch as i64 + 1) * 100,
             generation: 3,
+            run: 7,
             ranges: vec![OffsetRange {
                 input: Input::Updates,
                 partition: 1,

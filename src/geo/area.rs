@@ -1,9 +1,10 @@
 //! What a fence encloses, prepared for questions.
 
-use super::bounds::LonLatBox;
+use super::bounds::{LonLatBox, Point};
 use super::distance::{EARTH_RADIUS_M, Here, distance_m, metres};
 use super::edges::{Edges, Side};
 use super::ring::{self, InvalidGeometry};
+use super::segment::Segment;
 use crate::model::{Geometry, Position, Ring};
 
 /// Added around a polygon's boxes, degrees: more than any rounding of a shift by 360°.
@@ -101,6 +102,25 @@ impl Area {
         }
     }
 
+    /// Whether a segment whose ends are outside one part meets it, boundary included; parts
+    /// are numbered as [`Area::boxes`] lists them.
+    ///
+    /// Exact for polygons whose holes lie in them side by side. Where holes overlap or reach
+    /// out, what the segment touches counts if it is within a millimetre of the area.
+    pub fn part_is_crossed(&self, part: u32, segment: &Segment) -> bool {
+        if segment.from == segment.to {
+            return false;
+        }
+        match &self.shape {
+            Shape::Circle { center, radius_m } => {
+                part == 0 && circle_is_crossed(*center, *radius_m, segment)
+            }
+            Shape::Polygons(polygons) => polygons
+                .get(part as usize)
+                .is_some_and(|p| p.is_crossed(segment)),
+        }
+    }
+
     /// Great-circle distance to the nearest point, metres: 0 inside, else to the nearest
     /// point of any edge.
     pub fn distance_m(&self, position: Position) -> f64 {
@@ -150,10 +170,33 @@ impl Polygon {
         })
     }
 
+    /// Both ends being outside, the segment can't come in but over an edge, and a point of
+    /// an edge is in the polygon unless another ring says that it isn't.
+    fn is_crossed(&self, segment: &Segment) -> bool {
+        let is_out_of_holes = |p: Point, but: Option<usize>| {
+            let others = self.holes.iter().enumerate();
+            (others.filter(|(number, _)| Some(*number) != but))
+                .all(|(_, hole)| !hole.clearly_contains(p))
+        };
+        self.outer.is_touched(segment, |p| is_out_of_holes(p, None))
+            || self.holes.iter().enumerate().any(|(number, hole)| {
+                hole.is_touched(segment, |p| {
+                    self.outer.almost_contains(p) && is_out_of_holes(p, Some(number))
+                })
+            })
+    }
+
     fn contains(&self, position: Position) -> bool {
         self.outer.side(position) != Side::Outside
             && (self.holes.iter()).all(|hole| hole.side(position) != Side::Inside)
     }
+}
+
+fn circle_is_crossed(center: Position, radius_m: f64, segment: &Segment) -> bool {
+    let here = Here::new(center);
+    let to_end = metres(here.haversine(segment.to.x, segment.to.y));
+    to_end <= radius_m + segment.length_bound_m()
+        && metres(here.haversine_to_edge(segment.from, segment.to, 2.0)) <= radius_m
 }
 
 /// A box around a circle; all longitudes if it reaches a pole.

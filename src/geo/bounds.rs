@@ -20,6 +20,11 @@ impl Point {
         }
     }
 
+    /// Whether it comes first from west to east, then from south to north.
+    pub(super) fn before(self, other: Self) -> bool {
+        self.x < other.x || (self.x == other.x && self.y < other.y)
+    }
+
     fn coord(self) -> Coord<f64> {
         Coord {
             x: self.x,
@@ -84,6 +89,14 @@ impl LonLatBox {
     /// Whether the flat point is in the box, its boundary included.
     pub(super) fn contains(&self, p: Point) -> bool {
         self.west <= p.x && p.x <= self.east && self.south <= p.y && p.y <= self.north
+    }
+
+    /// Whether two boxes have a point in common; not modulo 360.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.west <= other.east
+            && other.west <= self.east
+            && self.south <= other.north
+            && other.south <= self.north
     }
 
     /// The box grown by `degrees` on each side, latitudes kept on earth.

@@ -6,10 +6,14 @@
 
 use super::bounds::{LonLatBox, Point, orient};
 use super::distance::Here;
+use super::segment::Segment;
 use crate::model::Position;
 
 /// Edges, or nodes of the level below, per node.
 const FAN: usize = 8;
+
+/// The haversine of a millimetre.
+const MILLIMETRE: f64 = 6.2e-21;
 
 /// Where a point is with regard to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +59,88 @@ impl Edges {
 
     /// Where a position is, at whatever multiple of 360° the ring runs past it.
     pub(super) fn side(&self, position: Position) -> Side {
-        let bounds = self.bounds();
         let plain = Point::new(position, 0.0);
-        if -180.0 < bounds.west && bounds.east < 180.0 {
+        if self.is_within_180() {
             return self.side_of(plain);
         }
-        // One turn more on each side than needed, so that rounding here decides nothing.
-        let mut turns = ((bounds.west - plain.x) / 360.0).floor();
-        let last = ((bounds.east - plain.x) / 360.0).ceil();
-        while turns <= last {
-            match self.side_of(Point::new(position, turns)) {
-                Side::Outside => turns += 1.0,
+        self.side_around(plain)
+    }
+
+    /// Where a point is, at whatever multiple of 360° the ring runs past it.
+    fn side_around(&self, p: Point) -> Side {
+        for turns in self.turns(p.x, p.x) {
+            let x = p.x + 360.0 * turns;
+            match self.side_of(Point { x, ..p }) {
+                Side::Outside => {}
                 found => return found,
             }
         }
         Side::Outside
+    }
+
+    fn is_within_180(&self) -> bool {
+        let bounds = self.bounds();
+        -180.0 < bounds.west && bounds.east < 180.0
+    }
+
+    /// By how many turns longitudes from `west` to `east` must be moved to come to the ring.
+    fn turns(&self, west: f64, east: f64) -> impl Iterator<Item = f64> + use<> {
+        // One turn more on each side than needed, so that rounding here decides nothing.
+        let first = ((self.bounds().west - east) / 360.0).floor() as i32;
+        let last = ((self.bounds().east - west) / 360.0).ceil() as i32;
+        (first..=last).map(f64::from)
+    }
+
+    /// Whether a segment touches any edge at a point that `counts`.
+    pub(super) fn is_touched(&self, segment: &Segment, counts: impl Fn(Point) -> bool) -> bool {
+        let bounds = segment.bounds();
+        let touched = |segment: &Segment, bounds: &LonLatBox| {
+            segment.meets_box(bounds, self.bounds())
+                && self.touched(self.top(), 0, segment, bounds, &counts)
+        };
+        if self.is_within_180() && -180.0 <= bounds.west && bounds.east <= 180.0 {
+            return touched(segment, &bounds);
+        }
+        self.turns(bounds.west, bounds.east).any(|turns| {
+            let segment = segment.turned(turns);
+            touched(&segment, &segment.bounds())
+        })
+    }
+
+    fn touched(
+        &self,
+        level: usize,
+        node: usize,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        counts: &impl Fn(Point) -> bool,
+    ) -> bool {
+        self.children(level, node).any(|child| {
+            if level > 0 {
+                return segment.meets_box(bounds, &self.levels[level - 1][child])
+                    && self.touched(level - 1, child, segment, bounds, counts);
+            }
+            let touch = segment.touches(self.path[child], self.path[child + 1]);
+            touch.is_some_and(|(at, and)| counts(at) || and.is_some_and(counts))
+        })
+    }
+
+    /// Whether a point is inside, or within a millimetre of the boundary.
+    pub(super) fn almost_contains(&self, p: Point) -> bool {
+        self.side_around(p) != Side::Outside || self.almost_touches(p)
+    }
+
+    /// Whether a point is inside and not within a millimetre of the boundary.
+    pub(super) fn clearly_contains(&self, p: Point) -> bool {
+        self.side_around(p) == Side::Inside && !self.almost_touches(p)
+    }
+
+    fn almost_touches(&self, p: Point) -> bool {
+        let here = Here::new(Position {
+            longitude: p.x,
+            latitude: p.y,
+        });
+        self.haversine_from(&here, MILLIMETRE) < MILLIMETRE
     }
 
     fn side_of(&self, p: Point) -> Side {

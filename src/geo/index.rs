@@ -9,10 +9,15 @@
 //! A point's cell and a box's cells come from the same monotone function of a coordinate, so
 //! rounding can't put a point outside the cells of a box that holds it. Cells keep boxes in
 //! single precision, rounded outward.
+//!
+//! A short segment asks the few cells of its own box on each level. A long one goes down from
+//! the coarse levels, cell by cell along its way, and only where the index knows of something
+//! finer: it pays for what lies along it, not for its length.
 
 use hashbrown::HashMap;
 
 use super::bounds::LonLatBox;
+use super::segment::Segment;
 use crate::model::Position;
 
 /// The finest level: cells of 2.4 m at the equator.
@@ -21,6 +26,12 @@ const FINEST: u32 = 24;
 /// One level in so many is used: fewer probes of memory that is far away, for more tests of
 /// boxes that lie side by side.
 const STEP: usize = 2;
+
+/// The most cells of one level that a segment asks before it goes down along its way.
+const FEW: u64 = 9;
+
+/// A hair in degrees: more than a coordinate is off when it is put into a cell.
+const HAIR_DEG: f64 = 1e-9;
 
 /// A set of boxes by slot, asked for those that hold a point.
 ///
@@ -31,6 +42,8 @@ pub struct FenceIndex {
     /// Entries per level, and which levels have any, as bits.
     counts: [usize; FINEST as usize + 1],
     levels: u32,
+    /// How many entries lie on finer levels within a cell.
+    finer: HashMap<u64, u32>,
     /// What each slot holds.
     boxes: Vec<Vec<LonLatBox>>,
 }
@@ -43,6 +56,17 @@ struct Entry {
     north: f32,
     slot: u32,
     part: u32,
+}
+
+impl Entry {
+    fn bounds(&self) -> LonLatBox {
+        LonLatBox {
+            west: self.west.into(),
+            east: self.east.into(),
+            south: self.south.into(),
+            north: self.north.into(),
+        }
+    }
 }
 
 impl FenceIndex {
@@ -72,6 +96,9 @@ impl FenceIndex {
             for cell in cells {
                 self.cells.entry(cell).or_default().push(entry);
                 self.counts[level as usize] += 1;
+                for above in coarser(cell) {
+                    *self.finer.entry(above).or_default() += 1;
+                }
             }
             self.levels |= 1 << level;
         }
@@ -93,6 +120,14 @@ impl FenceIndex {
                 if let Some(i) = entries.iter().position(found) {
                     entries.swap_remove(i);
                     self.counts[level as usize] -= 1;
+                    for above in coarser(cell) {
+                        if let Some(count) = self.finer.get_mut(&above) {
+                            *count -= 1;
+                            if *count == 0 {
+                                self.finer.remove(&above);
+                            }
+                        }
+                    }
                 }
                 if entries.is_empty() {
                     self.cells.remove(&cell);
@@ -107,25 +142,197 @@ impl FenceIndex {
     /// Calls `found(slot, part)` for every part whose box holds the position, and for few
     /// others; in no particular order, a part at most twice. Allocates nothing.
     pub fn visit(&self, position: Position, mut found: impl FnMut(u32, u32)) {
-        let (lon, lat) = (position.longitude, position.latitude);
+        let (column, row) = (column(position.longitude), row(position.latitude));
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
-            let cell = key(level, column(level, lon), row(level, lat));
-            let Some(entries) = self.cells.get(&cell) else {
+            let up = FINEST - level;
+            let Some(entries) = self.cells.get(&key(level, column >> up, row >> up)) else {
                 continue;
             };
             for e in entries {
-                let inside = f64::from(e.west) <= lon
-                    && lon <= f64::from(e.east)
-                    && f64::from(e.south) <= lat
-                    && lat <= f64::from(e.north);
-                if inside {
+                if e.bounds().holds(position) {
                     found(e.slot, e.part);
                 }
             }
         }
+    }
+
+    /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for
+    /// few others, telling whether the box holds the segment's end; in no particular order,
+    /// some more than once. Allocates nothing.
+    pub fn visit_along(&self, segment: &Segment, mut found: impl FnMut(u32, u32, bool)) {
+        let bounds = segment.bounds();
+        self.visit_piece(segment, &bounds, &mut found);
+        if bounds.east > 180.0 {
+            let beyond = segment.turned(-1.0);
+            self.visit_piece(&beyond, &beyond.bounds(), &mut found);
+        } else if bounds.west < -180.0 {
+            let beyond = segment.turned(1.0);
+            self.visit_piece(&beyond, &beyond.bounds(), &mut found);
+        }
+    }
+
+    /// What a segment meets within ±180.
+    fn visit_piece(
+        &self,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let finest = Cells::around(bounds);
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let cells = finest.coarser(FINEST - level);
+            if cells.count() > FEW {
+                self.go_along(segment, bounds, &finest, level, found);
+                return;
+            }
+            cells.each(|column, row| self.ask(key(level, column, row), segment, bounds, found));
+        }
+    }
+
+    /// Asks what a segment meets on a level and all that are finer.
+    #[cold]
+    fn go_along(
+        &self,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        finest: &Cells,
+        mut level: u32,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let along = Along { segment, bounds };
+        while finest.coarser(FINEST - level).count() > FEW {
+            level -= STEP as u32;
+        }
+        let cells = finest.coarser(FINEST - level);
+        cells.each(|column, row| self.descend(level, column, row, &along, found));
+    }
+
+    /// Asks all cells finer than a cell, and in it, that the segment meets.
+    fn descend(
+        &self,
+        level: u32,
+        column: u64,
+        row: u64,
+        along: &Along<'_>,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        if !self.finer.contains_key(&key(level, column, row)) {
+            return;
+        }
+        let level = level + STEP as u32;
+        for row in row << STEP..(row + 1) << STEP {
+            for column in column << STEP..(column + 1) << STEP {
+                if along
+                    .segment
+                    .meets_box(along.bounds, &cell_box(level, column, row))
+                {
+                    if self.levels & (1 << level) != 0 {
+                        let cell = key(level, column, row);
+                        self.ask(cell, along.segment, along.bounds, found);
+                    }
+                    self.descend(level, column, row, along, found);
+                }
+            }
+        }
+    }
+
+    /// Asks one cell.
+    fn ask(
+        &self,
+        cell: u64,
+        segment: &Segment,
+        bounds: &LonLatBox,
+        found: &mut impl FnMut(u32, u32, bool),
+    ) {
+        let Some(entries) = self.cells.get(&cell) else {
+            return;
+        };
+        for e in entries {
+            let b = e.bounds();
+            if bounds.overlaps(&b) {
+                found(e.slot, e.part, b.contains(segment.to));
+            }
+        }
+    }
+}
+
+/// A rectangle of cells of one level.
+struct Cells {
+    west: u64,
+    east: u64,
+    south: u64,
+    north: u64,
+}
+
+impl Cells {
+    /// The finest cells that a box lies in, as far as it is within ±180.
+    fn around(b: &LonLatBox) -> Self {
+        Self {
+            west: column(b.west),
+            east: column(b.east),
+            south: row(b.south),
+            north: row(b.north),
+        }
+    }
+
+    /// The cells so many levels further up.
+    fn coarser(&self, up: u32) -> Self {
+        Self {
+            west: self.west >> up,
+            east: self.east >> up,
+            south: self.south >> up,
+            north: self.north >> up,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        (self.east - self.west + 1) * (self.north - self.south + 1)
+    }
+
+    fn each(&self, mut ask: impl FnMut(u64, u64)) {
+        for row in self.south..=self.north {
+            for column in self.west..=self.east {
+                ask(column, row);
+            }
+        }
+    }
+}
+
+/// A long segment on its way.
+struct Along<'a> {
+    segment: &'a Segment,
+    bounds: &'a LonLatBox,
+}
+
+/// The cells of coarser levels around a cell.
+fn coarser(cell: u64) -> impl Iterator<Item = u64> {
+    let (level, column, row) = (cell >> 50, cell >> 25 & 0x1ff_ffff, cell & 0x1ff_ffff);
+    let steps = level as usize / STEP;
+    (1..=steps).map(move |up| {
+        let shift = STEP * up;
+        key(
+            (level as usize - shift) as u32,
+            column >> shift,
+            row >> shift,
+        )
+    })
+}
+
+/// A cell, a hair larger than it is.
+fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
+    let side = side(level);
+    let (west, south) = (column as f64 * side - 180.0, row as f64 * side - 90.0);
+    LonLatBox {
+        west: west - HAIR_DEG,
+        east: west + side + HAIR_DEG,
+        south: south - HAIR_DEG,
+        north: south + side + HAIR_DEG,
     }
 }
 
@@ -147,10 +354,11 @@ fn cover(b: &LonLatBox) -> (u32, impl Iterator<Item = u64> + use<>) {
         .step_by(STEP)
         .find(|level| side(*level) >= size)
         .unwrap_or(0);
-    let rows = row(level, b.south)..=row(level, b.north);
-    let (west, east) = (column(level, b.west), column(level, b.east));
-    let cells = rows.flat_map(move |row| (west..=east).map(move |column| key(level, column, row)));
-    (level, cells)
+    let cells = Cells::around(b).coarser(FINEST - level);
+    let columns = cells.west..=cells.east;
+    let keys = (cells.south..=cells.north)
+        .flat_map(move |row| columns.clone().map(move |column| key(level, column, row)));
+    (level, keys)
 }
 
 /// A cell's side, degrees.
@@ -158,18 +366,21 @@ fn side(level: u32) -> f64 {
     360.0 / f64::from(1u32 << level)
 }
 
-fn column(level: u32, lon: f64) -> u64 {
-    cell(level, (lon + 180.0) / 360.0)
+/// The finest column at a longitude.
+fn column(lon: f64) -> u64 {
+    cell((lon + 180.0) / 360.0)
 }
 
-fn row(level: u32, lat: f64) -> u64 {
-    cell(level, (lat + 90.0) / 360.0)
+/// The finest row at a latitude.
+fn row(lat: f64) -> u64 {
+    cell((lat + 90.0) / 360.0)
 }
 
-/// Monotone in `share`, which is 0 to 1; the last cell takes 1 in.
-fn cell(level: u32, share: f64) -> u64 {
-    let count = 1u32 << level;
-    ((share * f64::from(count)) as u64).min(u64::from(count) - 1)
+/// Monotone in `share`, which is 0 to 1 or clamped to it; the last cell takes 1 in. Cells of
+/// a coarser level are those of the finest, shifted.
+fn cell(share: f64) -> u64 {
+    const COUNT: u32 = 1 << FINEST;
+    u64::from(((share * f64::from(COUNT)) as u32).min(COUNT - 1))
 }
 
 fn key(level: u32, column: u64, row: u64) -> u64 {

@@ -2,8 +2,8 @@
 //!
 //! Owns distances, rings, prepared [`Area`]s and the [`FenceIndex`]. Promises that
 //! containment is exact (flat in longitude–latitude, the boundary inside, decided by robust
-//! predicates and never by a rounded sum) and that the index misses no area that contains a
-//! point. Never does I/O, never looks at a clock, and knows fences only as dense slots.
+//! predicates and never by a rounded sum), that whether a segment meets an area is as exact,
+//! and that the index misses no area that contains a point or meets a segment. Never does I/O, never looks at a clock, and knows fences only as dense slots.
 //!
 //! ```text
 //! Geometry ── unwrap ──> rings ── meets_itself ──> Edges (a tree of boxes) ──> Area
@@ -22,6 +22,7 @@ mod distance;
 mod edges;
 mod index;
 mod ring;
+mod segment;
 mod simple;
 
 #[cfg(test)]
@@ -30,9 +31,12 @@ mod area_tests;
 mod index_tests;
 #[cfg(test)]
 mod ring_tests;
+#[cfg(test)]
+mod segment_tests;
 
 pub use area::{Area, validate};
 pub use bounds::LonLatBox;
-pub use distance::{EARTH_RADIUS_M, distance_m};
+pub use distance::{EARTH_RADIUS_M, distance_m, is_within_m};
 pub use index::FenceIndex;
 pub use ring::InvalidGeometry;
+pub use segment::Segment;

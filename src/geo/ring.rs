@@ -106,7 +106,7 @@ fn walk(ring: &[Position]) -> Result<(Vec<Point>, Vec<usize>), InvalidGeometry> 
 
 /// How many turns east (−1, 0 or 1) to add after an edge between two longitudes, so that
 /// it is no longer than 180°. Exact: the difference is not rounded.
-fn short_way(from: f64, to: f64) -> f64 {
+pub(super) fn short_way(from: f64, to: f64) -> f64 {
     let difference = to - from;
     // The error of the difference, after Knuth.
     let b = difference - to;

@@ -18,14 +18,9 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::epoch_log_topic;
+use super::{DEAD_LETTERS, NOTIFICATIONS, epoch_log_topic};
 use crate::config::Pipeline;
 use crate::model::Input;
-
-/// The topic of events.
-pub const NOTIFICATIONS: &str = "rider-notifications";
-/// The topic of refused inputs.
-pub const DEAD_LETTER: &str = "rider-updates-dead-letter";
 
 const HOUR_MS: i64 = 3_600_000;
 /// `rider-updates` is kept for a day: no replay begins earlier.
@@ -35,8 +30,8 @@ const RESULTS_RETENTION_MS: i64 = 7 * 24 * HOUR_MS;
 /// A replay reads orders and fences by offset, so none of the versions since it begins may
 /// have been compacted away: twice what `rider-updates` keeps.
 const COMPACTION_LAG_MS: i64 = 2 * UPDATES_RETENTION_MS;
-/// An update of 1 MB with its `rf-` headers.
-const DEAD_LETTER_BYTES: i64 = 2 << 20;
+/// Well above what inputs usually take, with the `rf-` headers; a larger value is cut.
+const DEAD_LETTER_BYTES: i64 = 8 << 20;
 /// Roughly 15 minutes of epoch records; what compaction has not seen yet is read at a start.
 const EPOCH_SEGMENT_BYTES: i64 = 8 << 20;
 const EPOCH_SEGMENT_MS: i64 = 10 * 60_000;
@@ -128,7 +123,7 @@ fn topics(pipeline: &Pipeline) -> Vec<Topic> {
         Topic::compacted(Input::Orders.topic(), partitions),
         Topic::compacted(Input::Geofences.topic(), 1),
         Topic::deleting(NOTIFICATIONS, partitions, RESULTS_RETENTION_MS),
-        Topic::deleting(DEAD_LETTER, 1, RESULTS_RETENTION_MS)
+        Topic::deleting(DEAD_LETTERS, 1, RESULTS_RETENTION_MS)
             .with("max.message.bytes", Setting::AtLeast(DEAD_LETTER_BYTES)),
         Topic::new(&epoch_log_topic(&pipeline.name), 1, "compact")
             .with("segment.bytes", Setting::Initially(EPOCH_SEGMENT_BYTES))

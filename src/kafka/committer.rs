@@ -19,10 +19,17 @@ use crate::wire::{EncodedEvent, ce_source, dead_letter_headers};
 
 /// A transaction that is open for longer is ended by the broker.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long one attempt to hand everything to the broker may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one commit may take before its outcome counts as unclear.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One attempt, handing over and commit together, has no clear outcome after this; within it
+/// the broker does not end the transaction by itself.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(12);
+/// Of which handing everything over may take this.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// The largest message, bytes: an input untouched, with the headers of a dead letter. Topics
+/// have limits of their own; this one must not be in their way.
+const MESSAGE_MAX_BYTES: u32 = 64 << 20;
+/// A dead letter's value is cut to this, bytes, once Kafka has refused a whole one as too
+/// large: a message that fits nowhere must not stop the good ones.
+const CUT_VALUE_BYTES: usize = 512 << 10;
 /// Between attempts.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
@@ -31,12 +38,26 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 pub enum CommitError {
     /// Another job took the pipeline's name over.
     #[error(
-        "another job runs the pipeline {pipeline}: it fenced this one off, which has committed \
-         nothing since; a pipeline has one job at a time"
+        "the pipeline {pipeline} was taken over: another job with its name has started, or this \
+         one was held up for over {} s, so that Kafka ended its transaction; nothing was \
+         committed since, and a start goes on from there",
+        TRANSACTION_TIMEOUT.as_secs()
     )]
     Fenced {
         /// The pipeline.
         pipeline: String,
+    },
+    /// Kafka will never take it.
+    #[error(
+        "Kafka refuses what the epochs up to {} hold ({cause}): look at the topics' \
+         max.message.bytes and at this client's rights; `riderflow check --connect` compares them",
+        epoch.0
+    )]
+    Refused {
+        /// The newest epoch of the transaction.
+        epoch: Epoch,
+        /// What the client said.
+        cause: ClientError,
     },
     /// The producer can't go on.
     #[error("the Kafka producer can't go on: {0}")]
@@ -71,13 +92,9 @@ pub struct Committer {
     pipeline: String,
     log_topic: String,
     ce_source: String,
+    /// The longest value of a dead letter, bytes.
+    value_limit: usize,
     producer: BaseProducer<Logged>,
-}
-
-enum Attempt {
-    Done,
-    /// Nothing is known: make a new producer and ask the log.
-    Unclear(ClientError),
 }
 
 impl Committer {
@@ -91,6 +108,7 @@ impl Committer {
             pipeline: pipeline.into(),
             log_topic: epoch_log_topic(pipeline),
             ce_source: ce_source(pipeline),
+            value_limit: usize::MAX,
             producer: new_producer(brokers, pipeline)?,
         })
     }
@@ -101,6 +119,7 @@ impl Committer {
     /// # Errors
     /// Only what no retry can mend.
     pub fn commit(&mut self, epochs: &[EpochToCommit]) -> Result<Committed, CommitError> {
+        self.value_limit = usize::MAX;
         let newest = epochs
             .last()
             .expect("there is an epoch to commit")
@@ -108,25 +127,29 @@ impl Committer {
             .epoch;
         let mut waiting = epochs;
         for attempts in 1.. {
-            match self.attempt(waiting)? {
-                Attempt::Done => {
-                    return Ok(Committed {
-                        epoch: newest,
-                        attempts,
-                    });
-                }
-                Attempt::Unclear(error) => {
-                    tracing::warn!(
-                        "commit of epochs to {} has no clear outcome ({error}); asking the log",
-                        newest.0
-                    );
-                }
+            let Err(error) = self.write(waiting) else {
+                return Ok(Committed {
+                    epoch: newest,
+                    attempts,
+                });
+            };
+            let too_large =
+                error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+            if too_large && self.value_limit > CUT_VALUE_BYTES {
+                self.value_limit = CUT_VALUE_BYTES;
+            } else {
+                self.refuse_what_no_retry_mends(&error, newest)?;
             }
+            tracing::warn!(
+                "commit of epochs to {} has no clear outcome ({error}); asking the log",
+                newest.0
+            );
+            // Our own newest record, or one from before us; anything else is another job's.
             let newest_known = self.start_over()?;
-            let own = waiting[0].record.generation;
-            if newest_known
-                .as_ref()
-                .is_some_and(|record| record.generation > own)
+            let own = &waiting[0].record;
+            if let Some(known) = &newest_known
+                && known.run != own.run
+                && known.generation >= own.generation
             {
                 return Err(CommitError::Fenced {
                     pipeline: self.pipeline.clone(),
@@ -148,18 +171,9 @@ impl Committer {
         unreachable!("the attempts don't end")
     }
 
-    fn attempt(&self, epochs: &[EpochToCommit]) -> Result<Attempt, CommitError> {
-        match self.write(epochs) {
-            Ok(()) => Ok(Attempt::Done),
-            Err(error) => {
-                self.refuse_if_fenced(&error)?;
-                Ok(Attempt::Unclear(error))
-            }
-        }
-    }
-
     fn write(&self, epochs: &[EpochToCommit]) -> Result<(), ClientError> {
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let began = Instant::now();
+        let deadline = began + DRAIN_TIMEOUT;
         self.producer.begin_transaction()?;
         for epoch in epochs {
             for event in &epoch.events {
@@ -183,10 +197,19 @@ impl Committer {
                         value: Some(value.as_str()),
                     });
                 }
+                let whole = letter.value.as_deref();
+                let value = whole.map(|value| &value[..value.len().min(self.value_limit)]);
+                let length = whole.map_or(0, <[u8]>::len).to_string();
+                if value != whole {
+                    headers = headers.insert(Header {
+                        key: "rf-cut-from-bytes",
+                        value: Some(length.as_str()),
+                    });
+                }
                 let mut record: BaseRecord<'_, [u8], [u8]> =
                     BaseRecord::to(DEAD_LETTERS).headers(headers);
                 record.key = letter.key.as_deref();
-                record.payload = letter.value.as_deref();
+                record.payload = value;
                 self.send(record, deadline)?;
             }
             let record = serde_json::to_vec(&epoch.record)
@@ -207,7 +230,8 @@ impl Committer {
             }
             std::thread::sleep(Duration::from_micros(300));
         }
-        self.producer.commit_transaction(COMMIT_TIMEOUT)
+        self.producer
+            .commit_transaction(ATTEMPT_TIMEOUT.saturating_sub(began.elapsed()))
     }
 
     /// Hands one message over; waits while the client's queue is full.
@@ -237,7 +261,11 @@ impl Committer {
 
     /// A fenced job must end; it never quietly makes a new producer, which would fence the
     /// other one in turn.
-    fn refuse_if_fenced(&self, error: &ClientError) -> Result<(), CommitError> {
+    fn refuse_what_no_retry_mends(
+        &self,
+        error: &ClientError,
+        epoch: Epoch,
+    ) -> Result<(), CommitError> {
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         let code = fatal.or(error.rdkafka_error_code());
         let fenced = matches!(
@@ -248,9 +276,26 @@ impl Committer {
                     | RDKafkaErrorCode::InvalidProducerEpoch
             )
         );
+        let refused = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::MessageSizeTooLarge
+                    | RDKafkaErrorCode::InvalidMessageSize
+                    | RDKafkaErrorCode::InvalidMessage
+                    | RDKafkaErrorCode::InvalidRecord
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            )
+        );
         if fenced {
             Err(CommitError::Fenced {
                 pipeline: self.pipeline.clone(),
+            })
+        } else if refused {
+            Err(CommitError::Refused {
+                epoch,
+                cause: error.clone(),
             })
         } else if fatal.is_some() || matches!(error, ClientError::Transaction(e) if e.is_fatal()) {
             Err(CommitError::Fatal(error.clone()))
@@ -292,7 +337,7 @@ fn new_producer(brokers: &str, pipeline: &str) -> Result<BaseProducer<Logged>, C
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
         .set("linger.ms", "1")
-        .set("message.max.bytes", "4194304")
+        .set("message.max.bytes", MESSAGE_MAX_BYTES.to_string())
         .set("queue.buffering.max.messages", "1000000")
         .create_with_context(Logged)
         .map_err(KafkaError::failed("make the transactional producer"))?;

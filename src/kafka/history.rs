@@ -1,5 +1,6 @@
 //! Reads a topic from its beginning to its end, committed records only.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -47,10 +48,10 @@ pub fn read_to_end(
         .assign(&assignment)
         .map_err(KafkaError::failed(format!("assign {topic}")))?;
 
-    let mut open = count;
+    let mut open: BTreeSet<i32> = (0..count).collect();
     let mut deadline = Instant::now() + ANSWER_TIMEOUT;
     let mut last_error = ClientError::NoMessageReceived;
-    while open > 0 {
+    while !open.is_empty() {
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -61,11 +62,13 @@ pub fn read_to_end(
                 });
                 continue;
             }
-            Some(Err(ClientError::PartitionEOF(_))) => open -= 1,
+            Some(Err(ClientError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
             Some(Err(error)) => last_error = error,
             None => {}
         }
-        if open > 0 && Instant::now() > deadline {
+        if !open.is_empty() && Instant::now() > deadline {
             return Err(KafkaError::Unreachable {
                 brokers: brokers.into(),
                 cause: last_error,

@@ -59,4 +59,20 @@ impl Progress {
             })?;
         Ok((high - next).max(0))
     }
+
+    /// How many partitions an input has now.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn partitions(&self, input: Input) -> Result<usize, KafkaError> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(input.topic()), ANSWER_TIMEOUT)
+            .map_err(|cause| KafkaError::Unreachable {
+                brokers: self.brokers.clone(),
+                cause,
+            })?;
+        let topic = metadata.topics().first();
+        Ok(topic.map_or(0, |topic| topic.partitions().len()))
+    }
 }

@@ -125,7 +125,8 @@ pub struct Event {
     /// What set it off.
     pub cause: Cause,
     /// Where it stands among all events: the record that set it off, or, for a timer, the
-    /// deadline with the source of what started the timer.
+    /// deadline on the clock with the source of what started the timer. A timer that is due
+    /// by event time stands at the fix that showed it, before what the fix itself sets off.
     pub place: Place,
     /// The record that it is named after: the cause, or what started the timer.
     pub source: Source,
@@ -152,10 +153,16 @@ pub struct Event {
 impl Event {
     /// The total order in which events are told, a function of their content alone.
     pub fn telling_order(&self) -> impl Ord + '_ {
+        let is_timer = self.cause == Cause::Timer;
+        let by_clock = is_timer && self.place.source == self.source;
+        let deadline = (is_timer && !by_clock).then_some((self.event_time_ms, self.source));
         (
             self.place.at_ms,
-            self.cause != Cause::Timer,
+            !by_clock,
             self.place.source,
+            // Timers that the fix shows to be due come first, by deadline.
+            deadline.is_none(),
+            deadline,
             self.driver,
             self.kind,
             &self.subject,

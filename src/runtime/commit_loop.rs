@@ -4,7 +4,9 @@
 //! committed; while the writer's bound is reached, this thread waits for it.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,8 +39,6 @@ pub(super) struct Parts {
     pub(super) received: Receiver<Output>,
     pub(super) metrics: Metrics,
     pub(super) control: Arc<Control>,
-    /// Told when all is done.
-    pub(super) ended: SyncSender<()>,
 }
 
 pub(super) fn spawn(parts: Parts) -> JoinHandle<()> {
@@ -46,18 +46,17 @@ pub(super) fn spawn(parts: Parts) -> JoinHandle<()> {
         .name("riderflow-commit".into())
         .spawn(move || {
             let control = Arc::clone(&parts.control);
-            let ended = parts.ended.clone();
             if let Err(error) = CommitLoop::new(parts).run() {
                 control.fail(error);
             }
-            // Nobody listening means that the job was given up on.
-            let _ = ended.send(());
         })
         .expect("the system gives a thread")
 }
 
 struct CommitLoop {
     parts: Parts,
+    /// Names this start.
+    run: u64,
     /// The newest committed epoch.
     last: Option<Epoch>,
     /// Next offsets, of every input partition, after `waiting`.
@@ -72,6 +71,7 @@ struct CommitLoop {
 impl CommitLoop {
     fn new(parts: Parts) -> Self {
         Self {
+            run: RandomState::new().build_hasher().finish(),
             last: parts.resume.last.map(|(epoch, _)| epoch),
             next: parts.next.clone(),
             waiting: Vec::new(),
@@ -83,6 +83,21 @@ impl CommitLoop {
     }
 
     fn run(mut self) -> Result<(), JobError> {
+        let outcome = self.commit_all();
+        self.parts
+            .control
+            .committed_all
+            .store(true, Ordering::Release);
+        // Also after a failure: the rows are of committed epochs.
+        let flushed = match self.parts.writer {
+            None => Ok(()),
+            Some(writer) => writer.flush_and_stop(FLUSH_LIMIT).map(|_| ()),
+        };
+        outcome?;
+        Ok(flushed?)
+    }
+
+    fn commit_all(&mut self) -> Result<(), JobError> {
         while let Ok(output) = self.parts.received.recv() {
             self.take(output);
             while self.has_room()
@@ -93,13 +108,7 @@ impl CommitLoop {
             self.commit()?;
             self.pass_windows_on()?;
         }
-        match self.parts.writer {
-            None => Ok(()),
-            Some(writer) => {
-                writer.flush_and_stop(FLUSH_LIMIT)?;
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     fn has_room(&self) -> bool {
@@ -165,6 +174,7 @@ impl CommitLoop {
             interval_ms,
             now_ms: output.epoch.now_ms(interval_ms),
             generation: self.parts.resume.generation,
+            run: self.run,
             ranges: ranges.into_values().collect(),
             events: events.len() as u64,
             dead_letters: output.dead_letters.len() as u64,

@@ -7,7 +7,7 @@
 //!
 //! Owns start, stop and failure. Every queue is bounded, and a full one holds its giver
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
-//! and is what [`Job::wait`] returns.
+//! and is what [`Job::stop`] returns.
 
 mod commit_loop;
 mod progress_loop;
@@ -15,8 +15,8 @@ mod start;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ const CHANNEL_BOUND: usize = 256;
 const PARK: Duration = Duration::from_millis(20);
 /// How long windows may take, at a stop, to take in what was judged: usually milliseconds.
 const WINDOWS_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at whether something has ended.
+const NAP: Duration = Duration::from_millis(20);
 /// How long a stop may take before the job gives up on what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
@@ -83,6 +85,8 @@ type Offsets = BTreeMap<(Input, i32), i64>;
 #[derive(Default)]
 struct Control {
     stop: AtomicBool,
+    /// The commit thread has ended: no further epoch will be committed.
+    committed_all: AtomicBool,
     failure: Mutex<Option<JobError>>,
 }
 
@@ -104,7 +108,6 @@ pub struct Job {
     metrics: Metrics,
     health: Health,
     server: Option<Server>,
-    ended: Receiver<()>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -128,7 +131,6 @@ impl Job {
         let writer = start::open_writer(pipeline, start.resume.generation, &metrics)?;
         let control = Arc::new(Control::default());
         let (outputs, received) = sync_channel(CHANNEL_BOUND);
-        let (ended_sender, ended) = sync_channel(1);
 
         let offsets = Arc::new(Mutex::new(start.next.clone()));
         let commit_thread = commit_loop::spawn(commit_loop::Parts {
@@ -141,10 +143,11 @@ impl Job {
             received,
             metrics: metrics.clone(),
             control: Arc::clone(&control),
-            ended: ended_sender,
         });
         let progress_thread =
             progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
+        let last_now_ms = start.resume.last.map_or(0, |(_, now_ms)| now_ms);
+        let clock = Arc::new(JobClock::new(last_now_ms));
         let workers = Workers {
             pipeline: pipeline.clone(),
             windows: start::windows(pipeline, start.reread_from_ms),
@@ -153,7 +156,8 @@ impl Job {
             metrics: metrics.clone(),
             heartbeat: health.heartbeat(),
             caught_up,
-            started_ms: wall_clock_ms(),
+            started_ms: clock.now_ms(),
+            clock,
         };
         let worker_thread = workers.spawn(options.workers, outputs);
 
@@ -162,7 +166,6 @@ impl Job {
             metrics,
             health,
             server,
-            ended,
             threads: vec![worker_thread, commit_thread, progress_thread],
         })
     }
@@ -198,22 +201,24 @@ impl Job {
 
     fn end(&mut self) -> Result<(), JobError> {
         let deadline = Instant::now() + STOP_LIMIT;
-        let ended = self
-            .ended
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        if matches!(ended, Err(RecvTimeoutError::Timeout)) {
-            // The threads still wait for Kafka or ClickHouse; the process ends without them.
-            self.threads.clear();
+        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(NAP);
+        }
+        let threads = std::mem::take(&mut self.threads);
+        if threads.iter().all(JoinHandle::is_finished) {
+            for thread in threads {
+                thread
+                    .join()
+                    .expect("a panic would have aborted the process");
+            }
+        } else {
+            // They still wait for Kafka or ClickHouse; the process ends without them.
             self.control.fail(JobError::Failed(format!(
                 "could not finish within {} s of being asked to stop: Kafka or ClickHouse does \
-                 not take what is left; it will be done again by the next start",
+                 not take what is left. Epochs that were not committed are done again by the next \
+                 start; rows of committed epochs that ClickHouse did not take are not",
                 STOP_LIMIT.as_secs()
             )));
-        }
-        for thread in self.threads.drain(..) {
-            thread
-                .join()
-                .expect("a panic would have aborted the process");
         }
         let mut failure = self
             .control
@@ -239,6 +244,31 @@ impl Drop for Job {
 pub fn wall_clock_ms() -> TimeMs {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as TimeMs)
+}
+
+/// The clock that epochs are cut by: the wall clock, but it never goes back, not even when the
+/// wall clock is set back or the job is started again. Shared by all workers.
+struct JobClock {
+    started: Instant,
+    /// What to add to the time since the start.
+    ahead_ms: AtomicI64,
+}
+
+impl JobClock {
+    /// A clock that begins no earlier than `last_now_ms`, the newest committed epoch's `now`.
+    fn new(last_now_ms: TimeMs) -> Self {
+        Self {
+            started: Instant::now(),
+            ahead_ms: AtomicI64::new(wall_clock_ms().max(last_now_ms)),
+        }
+    }
+
+    fn now_ms(&self) -> TimeMs {
+        let since_ms = self.started.elapsed().as_millis() as TimeMs;
+        let wall_ahead_ms = wall_clock_ms() - since_ms;
+        let ahead_ms = self.ahead_ms.fetch_max(wall_ahead_ms, Ordering::Relaxed);
+        since_ms + ahead_ms.max(wall_ahead_ms)
+    }
 }
 
 /// A timely worker whose peer has panicked waits for it for ever, so a panic ends the process.
@@ -268,6 +298,7 @@ struct Workers {
     metrics: Metrics,
     heartbeat: Heartbeat,
     caught_up: Condition,
+    clock: Arc<JobClock>,
     started_ms: TimeMs,
 }
 
@@ -306,7 +337,10 @@ impl Workers {
             rules: start::rules(&self.pipeline),
             keep_history: self.pipeline.clickhouse.enabled,
             windows: self.windows,
-            clock: Box::new(wall_clock_ms),
+            clock: {
+                let clock = Arc::clone(&self.clock);
+                Box::new(move || clock.now_ms())
+            },
             outputs,
             fail: Arc::new(move |message| control.fail(JobError::Failed(message))),
             metrics: self.metrics.clone(),
@@ -395,5 +429,26 @@ impl Workers {
             });
         }
         Ok(feeds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_does_not_go_back_behind_what_was_committed() {
+        let ahead_ms = wall_clock_ms() + 3_600_000;
+        let clock = JobClock::new(ahead_ms);
+        let first_ms = clock.now_ms();
+        assert!(first_ms >= ahead_ms, "an hour ahead, as before the restart");
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(clock.now_ms() >= first_ms + 30, "and it goes on");
+    }
+
+    #[test]
+    fn the_clock_is_the_wall_clock_where_that_is_ahead() {
+        let clock = JobClock::new(0);
+        assert!((clock.now_ms() - wall_clock_ms()).abs() <= 5);
     }
 }

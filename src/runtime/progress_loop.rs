@@ -1,16 +1,20 @@
-//! Tells lag tools, twice a second, how far committed epochs reach.
+//! Tells lag tools, twice a second, how far committed epochs reach; and notices partitions
+//! that came while the job runs, which only a start can assign.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Control, Offsets};
+use super::{Control, JobError, Offsets};
 use crate::config::Pipeline;
 use crate::kafka::{KafkaError, Progress};
+use crate::model::Input;
 use crate::telemetry::Metrics;
 
 const EVERY: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_millis(50);
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn spawn(
     pipeline: &Pipeline,
@@ -29,8 +33,9 @@ pub(super) fn spawn(
             };
             let mut told = Offsets::new();
             let mut next_turn = Instant::now();
+            let mut next_count = Instant::now() + COUNT_EVERY;
             loop {
-                let last_turn = control.stopping();
+                let last_turn = control.committed_all.load(Ordering::Acquire);
                 if last_turn || Instant::now() >= next_turn {
                     next_turn = Instant::now() + EVERY;
                     let now = committed
@@ -45,6 +50,12 @@ pub(super) fn spawn(
                 }
                 if last_turn {
                     return;
+                }
+                if Instant::now() >= next_count {
+                    next_count = Instant::now() + COUNT_EVERY;
+                    if let Some(error) = new_partitions(&progress, &told) {
+                        control.fail(error);
+                    }
                 }
                 std::thread::sleep(NAP);
             }
@@ -67,4 +78,19 @@ fn tell(
             .set(input, partition, progress.lag(input, partition, next)?);
     }
     Ok(())
+}
+
+/// A partition that nobody reads; a broker that doesn't answer will be asked again.
+fn new_partitions(progress: &Progress, told: &Offsets) -> Option<JobError> {
+    Input::ALL.into_iter().find_map(|input| {
+        let read = told.keys().filter(|(other, _)| *other == input).count();
+        let there = progress.partitions(input).ok()?;
+        (read > 0 && there > read).then(|| {
+            JobError::Failed(format!(
+                "{} has {there} partitions now, and this job reads {read}: start it again to read \
+                 all",
+                input.topic()
+            ))
+        })
+    })
 }

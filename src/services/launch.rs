@@ -2,7 +2,7 @@
 //!
 //! Owns the promise that a child started for a parent dies with it, even by SIGKILL, and that
 //! no two services ever run on one folder. A child asks the kernel to be killed with its
-//! parent, takes the folder's lock, writes its [`Record`](super::child::Record) there and turns
+//! parent, takes the folder's lock, writes its `Record` there and turns
 //! into the service, which inherits the lock.
 //!
 //! Runs in a fresh process with one thread, never in the caller's.

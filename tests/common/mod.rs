@@ -8,13 +8,15 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -22,6 +24,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::services::{Options, Services};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
@@ -134,15 +137,34 @@ impl Lab {
     }
 
     pub fn run(&self, pipeline: &Path, workers: usize) -> Running {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let http = free.local_addr().expect("an address");
+        drop(free);
         let mut command = self.command();
         command
             .arg("run")
             .arg(pipeline)
-            .args(["-w", &workers.to_string()]);
-        command.args(["--http", "127.0.0.1:0"]);
+            .args(["-w", &workers.to_string()])
+            .args(["--http", &http.to_string()]);
         Running {
             child: command.spawn().expect("the job starts"),
+            http,
         }
+    }
+
+    /// Changes one setting of a topic.
+    pub fn alter_topic(&self, topic: &str, setting: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            config(&self.brokers()).create().expect("an admin client");
+        let alter = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(setting, value);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("tokio");
+        let results = runtime
+            .block_on(admin.alter_configs([&alter], &AdminOptions::new()))
+            .expect("an answer");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
     /// One column of text from ClickHouse, a line a row.
@@ -200,6 +222,7 @@ impl Lab {
 /// The job as a child; killed when dropped.
 pub struct Running {
     child: Child,
+    http: SocketAddr,
 }
 
 impl Running {
@@ -216,21 +239,40 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child")
+    }
+
     /// SIGTERM, and the exit code that it gives.
     pub fn stop(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        let deadline = Instant::now() + Duration::from_secs(30);
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the job did not stop within 30 s"
-            );
+            assert!(Instant::now() < deadline, "the job did not stop");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The sum of a metric's series.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.http).expect("metrics are served");
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+            .expect("a request");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 }
 

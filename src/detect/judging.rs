@@ -1,0 +1,415 @@
+//! Fixes against fences and legs: what an update, an order or a fence changes.
+
+use super::Rules;
+use super::detector::{Detector, Outputs};
+use super::drivers::{Driver, Fix};
+use super::flags;
+use super::orders::OrderStep;
+use super::stay::Stay;
+use super::telling::{Telling, arrange};
+use super::timers::{NEVER, seconds};
+use super::visits::{self, Stand, Visit};
+use crate::geo::{Area, FenceIndex, LonLatBox, Segment, distance_m};
+use crate::model::{
+    Cause, Event, EventKind, FenceId, Flag, Location, Place, Position, Subject, TimeMs, Update,
+};
+
+impl Detector {
+    /// Judges an update at its place; what was told from `first` on is of the same record.
+    pub(super) fn judge_update(
+        &mut self,
+        number: usize,
+        update: Update,
+        place: Place,
+        now_ms: TimeMs,
+        first: usize,
+        out: &mut Outputs,
+    ) {
+        let driver = &mut self.drivers.records[number];
+        let last = driver.last.map(|fix| fix.spot());
+        let verdict = flags::judge(last, driver.teleport, &update, &self.rules);
+        match verdict.flag {
+            Flag::Ok => {
+                let telling = Telling {
+                    cause: Cause::Position,
+                    place,
+                    event_time_ms: update.event_time_ms,
+                    now_ms,
+                };
+                let fix = Fix {
+                    position: update.position,
+                    event_time_ms: update.event_time_ms,
+                    speed_mps: update.speed_mps,
+                };
+                self.move_driver(number, fix, verdict.jumped, &telling, out);
+                arrange(&mut out.events, first);
+            }
+            Flag::Teleport => driver.teleport = Some(flags::Spot::of(&update)),
+            Flag::Late | Flag::Duplicate | Flag::Inaccurate => {}
+        }
+        let flag = verdict.flag;
+        out.judged.push(Location { update, flag });
+    }
+
+    /// Takes an `ok` fix.
+    fn move_driver(
+        &mut self,
+        number: usize,
+        fix: Fix,
+        jumped: bool,
+        telling: &Telling,
+        out: &mut Outputs,
+    ) {
+        self.meet_event_time(number, fix.event_time_ms, telling, out);
+        let before = self.drivers.records[number].last;
+        self.drivers.note(number, fix);
+        let way = before.filter(|before| {
+            !jumped
+                && before.position != fix.position
+                && fix.event_time_ms.saturating_sub(before.event_time_ms)
+                    <= self.spans.crossing_gap_ms
+        });
+        let way = way.map(|before| Segment::between(before.position, fix.position));
+        let initial = before.is_none();
+        let dwell_ms =
+            self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
+        let arrive_ms = self.spans.arrive_ms;
+        let driver = &mut self.drivers.records[number];
+        let mut after_ms = dwell_ms;
+        for at in 0..driver.orders.len() {
+            let stays = judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
+            if stays {
+                after_ms = after_ms.min(arrive_ms);
+            }
+        }
+        if after_ms != NEVER {
+            self.expect(number, &telling.begun(), after_ms);
+        }
+    }
+
+    /// Judges a driver's new fix by all fences that it is inside of or was visiting, or that
+    /// lie on its way. Returns after how long the first of the visits that it begins dwells.
+    fn judge_visits(
+        &mut self,
+        number: usize,
+        position: Position,
+        initial: bool,
+        way: Option<Segment>,
+        telling: &Telling,
+        out: &mut Vec<Event>,
+    ) -> TimeMs {
+        let Self {
+            drivers,
+            fences,
+            inside,
+            passed,
+            ..
+        } = self;
+        match &way {
+            Some(way) => fences.along(way, position, inside, passed),
+            None => {
+                passed.clear();
+                fences.containing(position, inside);
+            }
+        }
+        let driver = &mut drivers.records[number];
+        let visits = &mut driver.visits;
+        let slots = visits.iter().map(|visit| visit.slot);
+        let unchanged = inside.iter().copied().eq(slots);
+        if unchanged && passed.is_empty() {
+            return NEVER;
+        }
+        let event = |kind, fence: &FenceId| {
+            let subject = Subject::Fence(fence.clone());
+            telling.event(kind, driver.id, subject, Some(position))
+        };
+        if let Some(way) = &way {
+            passed.retain(|&(slot, part)| {
+                inside.binary_search(&slot).is_err()
+                    && visits
+                        .binary_search_by_key(&slot, |visit| visit.slot)
+                        .is_err()
+                    && (fences.get(slot)).is_some_and(|f| f.area.part_is_crossed(part, way))
+            });
+            passed.sort_unstable();
+            passed.dedup_by_key(|(slot, _)| *slot);
+            for (slot, _) in passed.iter() {
+                if let Some(fence) = fences.get(*slot) {
+                    out.push(event(EventKind::GeofenceCrossed, &fence.id));
+                }
+            }
+        }
+        if unchanged {
+            return NEVER;
+        }
+        visits.retain(|visit| {
+            let Some(fence) = fences.get_mut(visit.slot) else {
+                return false;
+            };
+            let inside = inside.binary_search(&visit.slot).is_ok();
+            let (stand, kind) =
+                visits::judge(Stand::Visiting, inside, || fence.is_left_at(position));
+            if let Some(kind) = kind {
+                fence.visitors -= 1;
+                out.push(Event {
+                    dwell_s: Some(visit.begun.seconds_to(telling.event_time_ms)),
+                    ..event(kind, &fence.id)
+                });
+            }
+            stand == Stand::Visiting
+        });
+        let kept = visits.len();
+        let mut after_ms = NEVER;
+        for &slot in inside.iter() {
+            let (Err(_), Some(fence)) = (
+                visits[..kept].binary_search_by_key(&slot, |visit| visit.slot),
+                fences.get_mut(slot),
+            ) else {
+                continue;
+            };
+            let (_, kind) = visits::judge(Stand::Outside, true, || false);
+            if let Some(kind) = kind {
+                fence.visitors += 1;
+                out.push(Event {
+                    initial,
+                    ..event(kind, &fence.id)
+                });
+                let (visit, dwells) = Visit::begin(slot, telling.begun(), fence.dwell_ms);
+                if dwells {
+                    out.push(Event {
+                        dwell_s: Some(0.0),
+                        ..event(EventKind::GeofenceDwelled, &fence.id)
+                    });
+                }
+                after_ms = after_ms.min(visit.dwells_after_ms().unwrap_or(NEVER));
+                visits.push(visit);
+            }
+        }
+        visits.sort_unstable_by_key(|visit| visit.slot);
+        after_ms
+    }
+
+    /// Judges all last fixes by the version in force at a slot, or by its removal.
+    pub(super) fn judge_fence(
+        &mut self,
+        slot: u32,
+        in_force: bool,
+        telling: &Telling,
+        out: &mut Vec<Event>,
+    ) {
+        let Some(fence) = self.fences.get_mut(slot) else {
+            return;
+        };
+        let extent = in_force.then(|| Extent::of(&fence.area));
+        let had_visitors = fence.visitors > 0;
+        for (number, &position) in self.drivers.positions.iter().enumerate() {
+            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
+            if !around && !had_visitors {
+                continue;
+            }
+            let driver = &mut self.drivers.records[number];
+            let known = driver
+                .visits
+                .binary_search_by_key(&slot, |visit| visit.slot);
+            let stand = match known {
+                Ok(_) => Stand::Visiting,
+                Err(_) => Stand::Outside,
+            };
+            let inside = around
+                && (extent.as_ref()).is_some_and(|extent| extent.contains(&fence.area, position));
+            let (stand, kind) =
+                visits::judge(stand, inside, || !in_force || fence.is_left_at(position));
+            let event = |kind| {
+                let subject = Subject::Fence(fence.id.clone());
+                telling.event(kind, driver.id, subject, Some(position))
+            };
+            let mut dwelled_s = None;
+            let mut begun = None;
+            match known {
+                Ok(at) if stand == Stand::Outside => {
+                    let visit = driver.visits.remove(at);
+                    fence.visitors -= 1;
+                    out.extend(kind.map(|kind| Event {
+                        dwell_s: Some(visit.begun.seconds_to(telling.event_time_ms)),
+                        ..event(kind)
+                    }));
+                }
+                Ok(at) => {
+                    let visit = &mut driver.visits[at];
+                    let at_ms = telling.place.at_ms;
+                    if visit.change_dwell(fence.dwell_ms, at_ms) {
+                        dwelled_s = Some(seconds(at_ms - visit.begun.place.at_ms));
+                    }
+                    begun = visit.dwells_after_ms().map(|after| (visit.begun, after));
+                }
+                Err(at) if stand == Stand::Visiting => {
+                    let (visit, dwells) = Visit::begin(slot, telling.begun(), fence.dwell_ms);
+                    driver.visits.insert(at, visit);
+                    fence.visitors += 1;
+                    out.extend(kind.map(event));
+                    dwelled_s = dwells.then_some(0.0);
+                    begun = visit.dwells_after_ms().map(|after| (visit.begun, after));
+                }
+                Err(_) => {}
+            }
+            if dwelled_s.is_some() {
+                out.push(Event {
+                    dwell_s: dwelled_s,
+                    ..event(EventKind::GeofenceDwelled)
+                });
+            }
+            if let Some((begun, after_ms)) = begun {
+                driver.expect(number, &begun, after_ms, &mut self.agenda);
+            }
+        }
+    }
+
+    /// Tells of an order's step, follows it and judges the driver's last fix by its legs.
+    pub(super) fn judge_order(
+        &mut self,
+        known: Option<usize>,
+        step: OrderStep,
+        telling: &Telling,
+        out: &mut Vec<Event>,
+    ) {
+        if let Some(kind) = step.tell {
+            let fix = known.and_then(|number| self.drivers.records[number].last);
+            let fix = fix.map(|fix| fix.position);
+            out.push(order_event(&step, kind, fix, telling));
+        }
+        let Some(number) = known else {
+            return;
+        };
+        let driver = &mut self.drivers.records[number];
+        let at = driver.follow(step);
+        let any_open = driver.has_open_order();
+        driver.silence.follow(any_open, telling.begun());
+        if let (Some(at), Some(_)) = (at, driver.last) {
+            let arrive_ms = self.spans.arrive_ms;
+            if judge_legs(driver, at, &self.rules, arrive_ms, telling, out) {
+                self.expect(number, &telling.begun(), arrive_ms);
+            }
+        }
+        self.expect_silence(number);
+    }
+}
+
+/// Where a version of a fence may contain something: a box around it all for most drivers,
+/// an index of its parts for the rest.
+struct Extent {
+    hull: LonLatBox,
+    parts: FenceIndex,
+}
+
+impl Extent {
+    fn of(area: &Area) -> Self {
+        let boxes = area.boxes();
+        let hull = LonLatBox::hull(&boxes);
+        let mut parts = FenceIndex::new();
+        parts.insert(0, boxes);
+        Self { hull, parts }
+    }
+
+    fn contains(&self, area: &Area, position: Position) -> bool {
+        let mut inside = false;
+        self.parts.visit(position, |_, part| {
+            inside = inside || area.part_contains(part, position);
+        });
+        inside
+    }
+}
+
+/// An `order.*` event. Only a delivery is judged by a fix.
+fn order_event(
+    step: &OrderStep,
+    kind: EventKind,
+    fix: Option<Position>,
+    telling: &Telling,
+) -> Event {
+    let dropoff = step.dropoff.as_ref();
+    let position = fix.filter(|_| dropoff.is_some());
+    let subject = Subject::Order(step.order.clone());
+    Event {
+        at_place: dropoff.and_then(|stop| stop.place.clone()),
+        status: step.status,
+        distance_m: position
+            .zip(dropoff)
+            .map(|(position, stop)| distance_m(position, stop.position)),
+        ..telling.event(kind, step.driver, subject, position)
+    }
+}
+
+/// Judges the legs of one of a driver's orders by its last fix: the open one, and those that
+/// it arrived by and may depart from. Returns whether a stay begins.
+fn judge_legs(
+    driver: &mut Driver,
+    at: usize,
+    rules: &Rules,
+    arrive_ms: TimeMs,
+    telling: &Telling,
+    out: &mut Vec<Event>,
+) -> bool {
+    let Some(position) = driver.last.map(|fix| fix.position) else {
+        return false;
+    };
+    let first = out.len();
+    let mut begins = false;
+    for number in 0..driver.orders[at].legs.len() {
+        let order = &mut driver.orders[at];
+        let open = order.open == Some(number);
+        let leg = &mut order.legs[number];
+        let arrived = match leg.stay {
+            Stay::Arrived(begun) => Some(begun),
+            _ => None,
+        };
+        if !open && arrived.is_none() {
+            continue;
+        }
+        let distance = distance_m(position, leg.stop.position);
+        let mut near = false;
+        if open {
+            (leg.near, near) = leg.near.judge(distance, rules);
+        }
+        let before = leg.stay;
+        let (stay, tell) = before.judge(open, distance, telling.begun(), rules, arrive_ms);
+        leg.stay = stay;
+        begins |= before.pending().is_none() && stay.pending().is_some();
+        let kind = leg.leg;
+        if !near && tell.is_none() {
+            continue;
+        }
+        let (order, leg) = (&driver.orders[at], &driver.orders[at].legs[number]);
+        let event = |told| Event {
+            at_place: leg.stop.place.clone(),
+            status: Some(order.status),
+            distance_m: Some(distance),
+            ..telling.event(
+                told,
+                driver.id,
+                Subject::Leg(order.order.clone(), kind),
+                Some(position),
+            )
+        };
+        if near {
+            out.push(Event {
+                eta_s: driver.eta_s(distance),
+                ..event(EventKind::AgentNear)
+            });
+        }
+        if let Some(told) = tell {
+            let since = arrived.unwrap_or(telling.begun());
+            let event = Event {
+                dwell_s: Some(since.seconds_to(telling.event_time_ms)),
+                ..event(told)
+            };
+            // An order whose target moved may be departed from twice at once; that is told
+            // once, of the target that was the last.
+            let same = |told: &Event| told.kind == event.kind && told.subject == event.subject;
+            match out[first..].iter().position(same) {
+                Some(earlier) => out[first + earlier] = event,
+                None => out.push(event),
+            }
+        }
+    }
+    begins
+}
