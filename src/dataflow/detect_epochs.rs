@@ -77,6 +77,8 @@ pub(super) fn detect_epochs<'scope>(
 
     builder.build(move |_capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        // The next epoch that must be judged even if nothing comes.
+        let mut alarm: Option<[Capability<u64>; 2]> = None;
         let mut judge = Judge::new(context);
         move |frontiers| {
             updates.for_each(|capability, data| {
@@ -103,30 +105,55 @@ pub(super) fn detect_epochs<'scope>(
 
             let complete = frontiers.iter().filter_map(frontier_of).min();
             let mut output = output.activate();
-            while let Some(entry) = waiting.first_entry()
-                && complete.is_none_or(|frontier| *entry.key() < frontier)
+            while let Some((capabilities, received)) = take_next(&mut waiting, &mut alarm, complete)
             {
-                let (epoch, mut received) = entry.remove_entry();
-                let [events_cap, counted_cap] = received
-                    .capabilities
-                    .take()
-                    .expect("an epoch waits because something came");
-                let events = judge.epoch(Epoch(epoch), received);
+                let epoch = Epoch(*capabilities[0].time());
+                let events = judge.epoch(epoch, received);
                 if !events.is_empty() {
-                    output.session(&events_cap).give_container(events);
+                    output.session(&capabilities[0]).give_container(events);
                     events.clear();
                 }
                 if !judge.counted.is_empty() {
                     let mut counted = std::mem::take(&mut judge.counted);
                     counted_out
                         .activate()
-                        .session(&counted_cap)
+                        .session(&capabilities[1])
                         .give_container(&mut counted);
                 }
+                alarm = judge
+                    .next_epoch_after(epoch)
+                    .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
             }
         }
     });
     (events, counted)
+}
+
+/// The oldest epoch that is complete and in which something came or is due, with the right to
+/// tell of it.
+fn take_next(
+    waiting: &mut BTreeMap<u64, Waiting>,
+    alarm: &mut Option<[Capability<u64>; 2]>,
+    complete: Option<u64>,
+) -> Option<([Capability<u64>; 2], Waiting)> {
+    let is_complete = |epoch: u64| complete.is_none_or(|frontier| epoch < frontier);
+    let due = alarm.as_ref().map(|alarm| *alarm[0].time());
+    let came = waiting.first_key_value().map(|(epoch, _)| *epoch);
+    match (came, due) {
+        (Some(came), due) if due.is_none_or(|due| came <= due) && is_complete(came) => {
+            let mut received = waiting.remove(&came)?;
+            let capabilities = received.capabilities.take();
+            Some((
+                capabilities.expect("an epoch waits because something came"),
+                received,
+            ))
+        }
+        // When nothing can come any more, time stands still.
+        (_, Some(due)) if complete.is_some() && is_complete(due) => {
+            Some((alarm.take()?, Waiting::default()))
+        }
+        _ => None,
+    }
 }
 
 /// Drives the detector through one epoch after the other.
@@ -136,7 +163,6 @@ struct Judge {
     outputs: Outputs,
     /// What windows count of the epoch, in the order in which it was judged.
     counted: Vec<Counted>,
-    order: Vec<(Place, u32, u32)>,
 }
 
 impl Judge {
@@ -147,7 +173,6 @@ impl Judge {
             detector,
             outputs: Outputs::default(),
             counted: Vec::new(),
-            order: Vec::new(),
         }
     }
 
@@ -155,10 +180,7 @@ impl Judge {
     fn epoch(&mut self, epoch: Epoch, received: Waiting) -> &mut Vec<Event> {
         let now_ms = epoch.now_ms(self.context.interval_ms);
         let Self {
-            detector,
-            outputs,
-            order,
-            ..
+            detector, outputs, ..
         } = self;
         let mut changes = received.changes;
         // Stable, since one record may bring a driver several steps, in their order.
@@ -169,24 +191,11 @@ impl Judge {
             Change::Order(step) => detector.on_order(step, now_ms, outputs),
         };
 
-        // Places are sorted instead of updates: the runs of each partition are in order.
-        order.clear();
-        for (container, updates) in received.updates.iter().enumerate() {
-            let places = updates.iter().enumerate();
-            order.extend(places.map(|(at, update)| (update.place, container as u32, at as u32)));
-        }
-        order.sort();
-
-        let mut updates: Vec<Vec<Option<Update>>> = (received.updates.into_iter())
-            .map(|updates| updates.into_iter().map(Some).collect())
-            .collect();
-        for &(place, container, at) in order.iter() {
-            while let Some(change) = changes.next_if(|change| change.place() < place) {
+        for update in in_order(received.updates) {
+            while let Some(change) = changes.next_if(|change| change.place() < update.place) {
                 apply(change, outputs, detector);
             }
-            if let Some(update) = updates[container as usize][at as usize].take() {
-                detector.on_update(update, now_ms, outputs);
-            }
+            detector.on_update(update, now_ms, outputs);
         }
         for change in changes {
             apply(change, outputs, detector);
@@ -194,6 +203,13 @@ impl Judge {
         detector.end_epoch(now_ms, outputs);
         self.keep_history(epoch);
         &mut self.outputs.events
+    }
+
+    /// The epoch in which something is due though nothing may come.
+    fn next_epoch_after(&self, epoch: Epoch) -> Option<Epoch> {
+        let due_ms = self.detector.next_deadline()?;
+        let due = Epoch::containing(due_ms, self.context.interval_ms);
+        Some(due.max(Epoch(epoch.0 + 1)))
     }
 
     /// Every valid update is history, whatever its flag.
@@ -216,4 +232,17 @@ impl Judge {
             self.context.give(Output::Locations { epoch, rows });
         }
     }
+}
+
+/// One run of updates in merged order. What each partition brings is in order already, so
+/// this merges runs rather than sorts.
+fn in_order(containers: Vec<Vec<Update>>) -> Vec<Update> {
+    let mut updates: Vec<Update> = match <[Vec<Update>; 1]>::try_from(containers) {
+        Ok([only]) => only,
+        Err(containers) => containers.into_iter().flatten().collect(),
+    };
+    if !updates.is_sorted_by_key(|update| update.place) {
+        updates.sort_by_key(|update| update.place);
+    }
+    updates
 }
