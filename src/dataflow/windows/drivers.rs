@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 
 use super::cell_minutes::{CellKey, Traffic};
-use super::cells::cell_of;
+use super::cells::{CellFinder, Circle, cell_of};
 use super::driver_minutes;
 use super::driver_sessions::Sessions;
 use super::fix::{Counted, Fix, Step, faster};
@@ -31,6 +31,8 @@ struct Driver {
     id: DriverId,
     trail: Trail,
     sessions: Sessions,
+    /// Around the last update.
+    circle: Option<Circle>,
     /// Slices that have changed since they were told; 0: the driver is on no list.
     changed: u32,
 }
@@ -44,6 +46,7 @@ pub(super) struct Drivers {
     vacant: Vec<u32>,
     /// By slot, the drivers with something to tell.
     slots: Vec<Vec<u32>>,
+    cells: CellFinder,
     /// What the epoch under way adds to cells.
     traffic: HashMap<CellKey, Traffic>,
     /// The next driver to look at for what has passed the horizon.
@@ -59,6 +62,7 @@ impl Drivers {
             drivers: Vec::new(),
             vacant: Vec::new(),
             slots: vec![Vec::new(); slots.max(1) as usize],
+            cells: CellFinder::default(),
             traffic: HashMap::new(),
             sweep: 0,
         }
@@ -88,7 +92,7 @@ impl Drivers {
         changes += u32::from(!std::mem::replace(&mut slice.changed, true));
         driver.sessions.add(fix.at_ms, step.distance_m, grid.gap_ms);
 
-        let cell = cell_of(fix.position);
+        let cell = self.cells.find(fix.position, &mut driver.circle);
         for window in grid.windows(pane) {
             let was_there = driver
                 .trail
@@ -137,6 +141,7 @@ impl Drivers {
             id,
             trail: Trail::default(),
             sessions: Sessions::default(),
+            circle: None,
             changed: 0,
         };
         let number = match self.vacant.pop() {
