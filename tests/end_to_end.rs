@@ -136,7 +136,7 @@ fn write_story(sender: &mut Sender) -> Story {
     );
     fences("f-disc", at(0), Some(fence(disc, json!({"radius": 200}))));
     // A second fence over driver 7 comes and goes while the driver stands still.
-    let added = fences("f-passing", at(65), Some(fence(twofold, json!({}))));
+    let added = fences("f-passing", at(60), Some(fence(twofold, json!({}))));
     let removed = fences("f-passing", at(75), None);
 
     let mut orders = |status: &str, seconds: i64| {
@@ -144,8 +144,8 @@ fn write_story(sender: &mut Sender) -> Story {
         sender.send("orders", 1, at(seconds), Some(b"o-1"), Some(&value))
     };
     let assigned = orders("assigned", 5);
-    let picked_up = orders("picked_up", 17);
-    let delivered = orders("delivered", 330);
+    let picked_up = orders("picked_up", 55);
+    let delivered = orders("delivered", 370);
 
     let mut send = |partition: i32, driver: u64, lon: f64, lat: f64, seconds, event_s, flag| {
         let value = update(driver, lon, lat, at(event_s));
@@ -167,25 +167,28 @@ fn write_story(sender: &mut Sender) -> Story {
 
     let sitting = send(0, 7, 77.522, 12.972, 3, 3, "ok");
     send(0, 453, 77.595, 12.972, 10, 10, "ok");
-    let inside = send(1, 453, 77.602, 12.972, 12, 12, "ok");
-    let in_hole = send(0, 453, 77.605, 12.975, 14, 14, "ok");
-    let on_edge = send(1, 453, 77.605, 12.974, 16, 16, "ok");
-    send(0, 453, 77.605, 12.960, 17, 16, "duplicate");
-    send(1, 453, 77.605, 12.960, 18, 11, "late");
-    let outside = send(0, 453, 77.611, 12.975, 20, 20, "ok");
+    let inside = send(1, 453, 77.602, 12.972, 30, 30, "ok");
+    let in_hole = send(0, 453, 77.605, 12.975, 45, 45, "ok");
+    let on_edge = send(1, 453, 77.605, 12.974, 50, 50, "ok");
+    send(0, 453, 77.605, 12.960, 51, 50, "duplicate");
+    send(1, 453, 77.605, 12.960, 52, 31, "late");
+    let outside = send(0, 453, 77.611, 12.975, 65, 65, "ok");
     for step in 1..=14 {
         let lon = 77.611 + 0.0058 * step as f64;
-        let seconds = 20 + 20 * step;
+        let seconds = 65 + 20 * step;
         send(step as i32 % 2, 453, lon, 12.970, seconds, seconds, "ok");
     }
-    let at_door = send(1, 453, 77.699, 12.970, 320, 320, "ok");
+    let at_door = send(1, 453, 77.699, 12.970, 365, 365, "ok");
 
     // In the order of their causes; all of a driver's go to one partition.
     tell(updates, 0, sitting, "geofence.entered", "f-twofold", 7);
     tell("orders", 1, assigned, "order.assigned", "o-1", 453);
     tell(updates, 1, inside, "geofence.entered", "f-holed", 453);
     tell(updates, 1, inside, "agent.near", "o-1.pickup", 453);
+    // Ten seconds within 60 m, though no further fix comes in them.
+    tell(updates, 1, inside, "agent.arrived", "o-1.pickup", 453);
     tell(updates, 0, in_hole, "geofence.exited", "f-holed", 453);
+    tell(updates, 0, in_hole, "agent.departed", "o-1.pickup", 453);
     tell(updates, 1, on_edge, "geofence.entered", "f-holed", 453);
     tell("orders", 1, picked_up, "order.picked_up", "o-1", 453);
     tell(updates, 0, outside, "geofence.exited", "f-holed", 453);
