@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use riderflow::config::Pipeline;
 use riderflow::dataflow::graph::Graph;
+use riderflow::dataflow::windows::Settings;
 use riderflow::dataflow::{self, Context, Feed, Output};
 use riderflow::epoch::{PartitionClock, Polled, Record, RecordReader};
 use riderflow::model::{Epoch, Flag, Input, Source, TimeMs};
@@ -98,12 +99,21 @@ struct Given {
     ranges: Vec<(Epoch, Input, i32, i64, i64)>,
 }
 
+const WINDOWS: Settings = Settings {
+    size_ms: 60_000,
+    hop_ms: 60_000,
+    session_gap_ms: 600_000,
+    horizon_ms: 86_400_000,
+    known_from_ms: i64::MIN,
+};
+
 fn context(outputs: std::sync::mpsc::SyncSender<Output>) -> Context {
     Context {
         interval_ms: INTERVAL_MS,
         limits: Limits::default(),
         rules: riderflow::detect::Rules::default(),
         keep_history: true,
+        windows: None,
         clock: Box::new(|| WALL_MS),
         outputs,
         fail: Arc::new(|message| panic!("{message}")),
@@ -145,8 +155,9 @@ fn run(log: &Log, workers: usize, seed: u64) -> Given {
                 })
                 .collect();
             let context = context(outputs.clone());
-            let complete: Handle<u64> =
-                worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+            let complete: Handle<u64> = worker
+                .dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context))
+                .judged;
             let end = Epoch::containing(WALL_MS, INTERVAL_MS).0;
             while complete.less_than(&end) {
                 worker.step();
@@ -177,6 +188,7 @@ fn collect(outputs: impl Iterator<Item = Output>) -> Given {
                     );
                 }
             }
+            Output::Windows { .. } => unreachable!("no windows are computed"),
             Output::Epoch(whole) => {
                 let epoch = whole.epoch;
                 given.events.extend(
@@ -298,7 +310,10 @@ fn the_operators_are_those_that_explain_names() {
                 }
             });
         let feeds: Vec<Feed<Replay>> = Vec::new();
-        let context = context(outputs.clone());
+        let context = Context {
+            windows: Some(WINDOWS),
+            ..context(outputs.clone())
+        };
         worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
         worker.step();
     });
@@ -314,7 +329,8 @@ fn the_operators_are_those_that_explain_names() {
         unnamed.is_empty(),
         "explain names {unnamed:?}, which do not run: {running:?}"
     );
-    // Timely's own helpers: the dataflow itself, the broadcast's parts and the probe.
+    // Timely's own helpers: the dataflow itself, the broadcast's parts and the probe; and
+    // differential dataflow's, between the stages of cells.
     let helpers = [
         "Dataflow",
         "Broadcast",
@@ -322,6 +338,9 @@ fn the_operators_are_those_that_explain_names() {
         "Map",
         "FlatMap",
         "Probe",
+        "Concatenate",
+        "CountTotal",
+        "Feedback",
     ];
     let unsaid: Vec<&String> = running
         .difference(&named)

@@ -290,7 +290,7 @@ p.toml: pipeline rider-alerts is valid
   reads       geofences (1), orders (2), rider-updates (2)
   writes      rider-notifications (2), rider-updates-dead-letter (1), riderflow-rider-alerts-epochs (1)
   routes      south to 0, every other state to 1
-  clickhouse  http://localhost:8123 (driver_locations, events, rejected_updates), a batch every 100000 rows or 1000 ms
+  clickhouse  http://localhost:8123 (driver_locations, events, rejected_updates, cell_minutes, driver_minutes, driver_sessions), a batch every 100000 rows or 1000 ms
   near        500 m, once a leg
   arrived     10 s within 60 m
   departed    past 150 m

@@ -16,7 +16,8 @@ use super::insert::{Context, store};
 use super::reconcile::Ask;
 use super::rows::{EventRow, LocationRow, Months, Record, RejectedRow};
 use super::spill::Spill;
-use super::writer::{Observer, Options, Parcel, Rows, Shared};
+use super::writer::{Observer, Options, Parcel, Rows, Shared, Table};
+use crate::model::{CellWindow, DriverWindow, SessionWindow};
 
 /// Inserts of one table that run at the same time.
 const IN_FLIGHT: usize = 4;
@@ -323,17 +324,20 @@ impl<R> Buffer<R> {
     }
 }
 
-const BUFFERS: usize = 6;
+const BUFFERS: usize = 2 * Table::ALL.len();
 
 /// All buffers: per table one for new rows and one for those that may be stored already.
 #[derive(Default)]
 struct Tables {
     events: [Buffer<EventRow>; 2],
     rejected: [Buffer<RejectedRow>; 2],
+    cells: [Buffer<CellWindow>; 2],
+    drivers: [Buffer<DriverWindow>; 2],
+    sessions: [Buffer<SessionWindow>; 2],
     locations: [Buffer<LocationRow>; 2],
 }
 
-/// The same for each of the six buffers, in the order in which they are drained.
+/// The same for each buffer, in the order in which they are drained.
 macro_rules! each {
     ($self:ident, |$id:ident, $buffer:ident| $body:expr) => {{
         let mut $id: BufferId = 0;
@@ -342,6 +346,18 @@ macro_rules! each {
             $id += 1;
         }
         for $buffer in &mut $self.rejected {
+            $body;
+            $id += 1;
+        }
+        for $buffer in &mut $self.cells {
+            $body;
+            $id += 1;
+        }
+        for $buffer in &mut $self.drivers {
+            $body;
+            $id += 1;
+        }
+        for $buffer in &mut $self.sessions {
             $body;
             $id += 1;
         }
@@ -366,6 +382,9 @@ impl Tables {
             Rows::Locations(rows) => self.locations[kind].take(number, at, rows),
             Rows::Events(rows) => self.events[kind].take(number, at, rows),
             Rows::Rejected(rows) => self.rejected[kind].take(number, at, rows),
+            Rows::Cells(rows) => self.cells[kind].take(number, at, rows),
+            Rows::Drivers(rows) => self.drivers[kind].take(number, at, rows),
+            Rows::Sessions(rows) => self.sessions[kind].take(number, at, rows),
         }
     }
 

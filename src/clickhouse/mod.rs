@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`migrate`] | the numbered migrations and the comparison of tables with them |
 //! | `rows` | one struct a table, and the conversion from the model |
+//! | `window_rows` | the same for the tables of windows, whose rows are upserts |
 //! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
 //! | [`ask`] | answers as text |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
@@ -26,6 +27,7 @@ pub mod migrate;
 mod reconcile;
 mod rows;
 mod spill;
+mod window_rows;
 pub mod writer;
 
 pub use ask::ask;

@@ -28,7 +28,10 @@ use tokio::sync::Notify;
 use super::batches::Amount;
 use super::rows::ROW_COST;
 use super::{Server, batches};
-use crate::model::{DeadLetter, DriverId, Epoch, Event, EventKind, Location, Subject, TimeMs};
+use crate::model::{
+    CellWindow, DeadLetter, DriverId, DriverWindow, Epoch, Event, EventKind, Location,
+    SessionWindow, Subject, TimeMs,
+};
 
 /// The tables that the writer fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,11 +42,24 @@ pub enum Table {
     Events,
     /// `rejected_updates`
     RejectedUpdates,
+    /// `cell_minutes`
+    CellMinutes,
+    /// `driver_minutes`
+    DriverMinutes,
+    /// `driver_sessions`
+    DriverSessions,
 }
 
 impl Table {
     /// All of them, in the order in which they are drained.
-    pub const ALL: [Self; 3] = [Self::Events, Self::RejectedUpdates, Self::DriverLocations];
+    pub const ALL: [Self; 6] = [
+        Self::Events,
+        Self::RejectedUpdates,
+        Self::CellMinutes,
+        Self::DriverMinutes,
+        Self::DriverSessions,
+        Self::DriverLocations,
+    ];
 
     /// Its name in the database.
     pub fn name(self) -> &'static str {
@@ -51,6 +67,9 @@ impl Table {
             Self::DriverLocations => "driver_locations",
             Self::Events => "events",
             Self::RejectedUpdates => "rejected_updates",
+            Self::CellMinutes => "cell_minutes",
+            Self::DriverMinutes => "driver_minutes",
+            Self::DriverSessions => "driver_sessions",
         }
     }
 }
@@ -64,6 +83,12 @@ pub enum Rows {
     Events(Vec<StoredEvent>),
     /// For `rejected_updates`.
     Rejected(Vec<DeadLetter>),
+    /// For `cell_minutes`.
+    Cells(Vec<CellWindow>),
+    /// For `driver_minutes`.
+    Drivers(Vec<DriverWindow>),
+    /// For `driver_sessions`.
+    Sessions(Vec<SessionWindow>),
 }
 
 impl Rows {
@@ -73,6 +98,9 @@ impl Rows {
             Self::Locations(rows) => rows.len(),
             Self::Events(rows) => rows.len(),
             Self::Rejected(rows) => rows.len(),
+            Self::Cells(rows) => rows.len(),
+            Self::Drivers(rows) => rows.len(),
+            Self::Sessions(rows) => rows.len(),
         }
     }
 
@@ -84,7 +112,7 @@ impl Rows {
     /// What they count against [`Options::max_buffered_bytes`].
     pub(super) fn cost(&self) -> usize {
         let texts: usize = match self {
-            Self::Locations(_) => 0,
+            Self::Locations(_) | Self::Cells(_) | Self::Drivers(_) | Self::Sessions(_) => 0,
             Self::Events(rows) => rows.iter().map(|row| row.id.len() + row.data.len()).sum(),
             Self::Rejected(rows) => rows
                 .iter()
@@ -275,6 +303,8 @@ pub struct Stats {
     pub events_stored: u64,
     /// Rows stored in `rejected_updates`, those that were found there included.
     pub rejected_stored: u64,
+    /// Versions of windows stored in the three tables of windows.
+    pub windows_stored: u64,
     /// Rows that were sent, are not stored yet, and wait in memory.
     pub buffered_rows: usize,
     /// What they take, bytes.
@@ -517,7 +547,7 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 pub(super) struct Counts {
-    stored: [AtomicU64; 3],
+    stored: [AtomicU64; Table::ALL.len()],
     pub(super) batches: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) reconciled: AtomicU64,
@@ -680,6 +710,9 @@ impl Shared {
             locations_stored: stored(Table::DriverLocations),
             events_stored: stored(Table::Events),
             rejected_stored: stored(Table::RejectedUpdates),
+            windows_stored: stored(Table::CellMinutes)
+                + stored(Table::DriverMinutes)
+                + stored(Table::DriverSessions),
             buffered_rows: state.held_rows,
             buffered_bytes: state.held_bytes,
             spilled_rows: state.spilled_rows,

@@ -174,6 +174,10 @@ stage! {
     Windows {
         /// Whether windows are computed. Default true.
         enabled: bool = true,
+        /// Length of a cell's or driver's window, s. Default 60.
+        size_s: i64 = 60,
+        /// A window begins every so many seconds; 0: when the one before ends. Default 0.
+        hop_s: i64 = 0,
         /// A session ends after this without an update, s. Default 600.
         session_gap_s: f64 = 600.0,
         /// Windows older than this leave memory, s. Default 86400.

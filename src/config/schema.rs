@@ -261,6 +261,8 @@ pub const KEYS: &[Key] = {
         over0("drivers", "silent_s", Seconds, "30"),
         from0("fences", "crossing_gap_s", Seconds, "60"),
         flag("windows", "enabled", "true"),
+        whole("windows", "size_s", Seconds, (1, 3_600), "60"),
+        whole("windows", "hop_s", Seconds, (0, 3_600), "0"),
         over0("windows", "session_gap_s", Seconds, "600"),
         over0("windows", "horizon_s", Seconds, "86400"),
         whole("epoch", "interval_ms", Milliseconds, (10, 10_000), "100"),

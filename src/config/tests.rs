@@ -254,6 +254,18 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[windows]\nhop_s = 90",
+        &["3:1: `windows.hop_s` is 90; `windows.size_s` is 60 by default, and it can't be more"],
+    ),
+    (
+        "[windows]\nhop_s = 25",
+        &["3:1: `windows.hop_s` is 25; `windows.size_s` is 60, which is not a multiple of it"],
+    ),
+    (
+        "[windows]\nsize_s = 300\nhorizon_s = 200\nsession_gap_s = 100",
+        &["4:1: `windows.horizon_s` is 200; `windows.size_s` is 300, and it can't be less"],
+    ),
+    (
         "[routes]\nsouth = 0\nnorth = 2",
         &["4:1: `routes.north` is 2; `topics.partitions` is 2, so it must be 0 to 1"],
     ),

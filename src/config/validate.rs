@@ -301,9 +301,20 @@ impl Walk<'_> {
                 "windows.session_gap_s",
                 "a session must fit into what is kept",
             ),
+            (
+                "windows.horizon_s",
+                "windows.size_s",
+                "a window must fit into what is kept",
+            ),
+            (
+                "windows.size_s",
+                "windows.hop_s",
+                "between two windows updates would count nowhere",
+            ),
         ] {
             self.not_less(document, greater, smaller, why);
         }
+        self.whole_hops(document);
         let Some((partitions, _)) = self.effective(document, "topics.partitions") else {
             return;
         };
@@ -321,6 +332,26 @@ impl Walk<'_> {
                 );
                 self.say(span, message, vec![]);
             }
+        }
+    }
+
+    /// A window is cut into hops.
+    fn whole_hops(&mut self, document: &DeTable<'_>) {
+        let (Some((size, size_at)), Some((hop, hop_at))) = (
+            self.effective(document, "windows.size_s"),
+            self.effective(document, "windows.hop_s"),
+        ) else {
+            return;
+        };
+        let Some(span) = hop_at.or(size_at) else {
+            return;
+        };
+        if hop > 0.0 && hop <= size && size % hop != 0.0 {
+            let message = format!(
+                "`windows.hop_s` is {hop}; `windows.size_s` is {size}, which is not a multiple of it"
+            );
+            let help = "0 is a window that begins when the one before ends".into();
+            self.say(span, message, vec![help]);
         }
     }
 

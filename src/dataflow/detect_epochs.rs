@@ -10,11 +10,12 @@ use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::{Capability, InputCapability};
 
+use super::windows::Counted;
 use super::{Context, Output, frontier_of};
 use crate::detect::{Detector, OrderStep, Outputs};
 use crate::epoch::key_group;
@@ -27,9 +28,15 @@ fn group_of(driver: DriverId) -> u64 {
 /// What an epoch has received so far.
 #[derive(Default)]
 struct Waiting {
-    capability: Option<Capability<u64>>,
+    /// For events, and for what windows count.
+    capabilities: Option<[Capability<u64>; 2]>,
     updates: Vec<Vec<Update>>,
     changes: Vec<Change>,
+}
+
+/// A capability for each of the two outputs.
+fn retain(capability: &InputCapability<u64>) -> Option<[Capability<u64>; 2]> {
+    Some([capability.retain_least(0)?, capability.retain_least(1)?])
 }
 
 /// What isn't an update.
@@ -52,7 +59,10 @@ pub(super) fn detect_epochs<'scope>(
     steps: StreamVec<'scope, u64, OrderStep>,
     fences: StreamVec<'scope, u64, FenceChange>,
     context: Rc<Context>,
-) -> StreamVec<'scope, u64, Event> {
+) -> (
+    StreamVec<'scope, u64, Event>,
+    StreamVec<'scope, u64, Counted>,
+) {
     let mut builder = OperatorBuilder::new("detect".to_owned(), updates.scope());
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
@@ -61,70 +71,80 @@ pub(super) fn detect_epochs<'scope>(
     let mut fences = builder.new_input(fences.broadcast(), Pipeline);
     let (output, events) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Event>>>::from(output);
+    let (counted_out, counted) = builder.new_output();
+    let mut counted_out =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<Counted>>>::from(counted_out);
 
     builder.build(move |_capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         // The next epoch that must be judged even if nothing comes.
-        let mut alarm: Option<Capability<u64>> = None;
+        let mut alarm: Option<[Capability<u64>; 2]> = None;
         let mut judge = Judge::new(context);
         move |frontiers| {
-            // One output, whose index is 0.
             updates.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.updates.push(std::mem::take(data));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
             steps.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.changes.extend(data.drain(..).map(Change::Order));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
             fences.for_each(|capability, data| {
-                if let Some(capability) = capability.retain_least(0) {
-                    let entry = waiting.entry(*capability.time()).or_default();
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.changes.extend(data.drain(..).map(Change::Fence));
-                    entry.capability.get_or_insert(capability);
+                    entry.capabilities.get_or_insert(capabilities);
                 }
             });
 
             let complete = frontiers.iter().filter_map(frontier_of).min();
             let mut output = output.activate();
-            while let Some((capability, received)) = take_next(&mut waiting, &mut alarm, complete) {
-                let epoch = Epoch(*capability.time());
+            while let Some((capabilities, received)) = take_next(&mut waiting, &mut alarm, complete)
+            {
+                let epoch = Epoch(*capabilities[0].time());
                 let events = judge.epoch(epoch, received);
                 if !events.is_empty() {
-                    output.session(&capability).give_container(events);
+                    output.session(&capabilities[0]).give_container(events);
                     events.clear();
+                }
+                if !judge.counted.is_empty() {
+                    let mut counted = std::mem::take(&mut judge.counted);
+                    counted_out
+                        .activate()
+                        .session(&capabilities[1])
+                        .give_container(&mut counted);
                 }
                 alarm = judge
                     .next_epoch_after(epoch)
-                    .map(|next| capability.delayed(&next.0));
+                    .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
             }
         }
     });
-    events
+    (events, counted)
 }
 
 /// The oldest epoch that is complete and in which something came or is due, with the right to
 /// tell of it.
 fn take_next(
     waiting: &mut BTreeMap<u64, Waiting>,
-    alarm: &mut Option<Capability<u64>>,
+    alarm: &mut Option<[Capability<u64>; 2]>,
     complete: Option<u64>,
-) -> Option<(Capability<u64>, Waiting)> {
+) -> Option<([Capability<u64>; 2], Waiting)> {
     let is_complete = |epoch: u64| complete.is_none_or(|frontier| epoch < frontier);
-    let due = alarm.as_ref().map(|alarm| *alarm.time());
+    let due = alarm.as_ref().map(|alarm| *alarm[0].time());
     let came = waiting.first_key_value().map(|(epoch, _)| *epoch);
     match (came, due) {
         (Some(came), due) if due.is_none_or(|due| came <= due) && is_complete(came) => {
             let mut received = waiting.remove(&came)?;
-            let capability = received.capability.take();
+            let capabilities = received.capabilities.take();
             Some((
-                capability.expect("an epoch waits because something came"),
+                capabilities.expect("an epoch waits because something came"),
                 received,
             ))
         }
@@ -141,6 +161,8 @@ struct Judge {
     context: Rc<Context>,
     detector: Detector,
     outputs: Outputs,
+    /// What windows count of the epoch, in the order in which it was judged.
+    counted: Vec<Counted>,
 }
 
 impl Judge {
@@ -150,6 +172,7 @@ impl Judge {
             context,
             detector,
             outputs: Outputs::default(),
+            counted: Vec::new(),
         }
     }
 
@@ -197,6 +220,12 @@ impl Judge {
         }
         for (flag, count) in Flag::ALL.into_iter().zip(counts) {
             self.context.metrics.updates.add(flag, count);
+        }
+        if self.context.windows.is_some() {
+            let judged = self.outputs.judged.iter();
+            let counted = judged.filter(|location| matches!(location.flag, Flag::Ok | Flag::Late));
+            self.counted
+                .extend(counted.map(|location| Counted::of(&location.update)));
         }
         let rows = std::mem::take(&mut self.outputs.judged);
         if self.context.keep_history && !rows.is_empty() {

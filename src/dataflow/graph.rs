@@ -69,6 +69,10 @@ pub enum Route {
     Order,
     /// To the worker that owns the driver's key group.
     Driver,
+    /// To the worker that a hash of the window and its H3 cell names.
+    Cell,
+    /// Stays on the worker where it is.
+    Worker,
     /// To every worker.
     Broadcast,
     /// To one worker.
@@ -84,6 +88,8 @@ impl Route {
             Self::Partition => "by partition",
             Self::Order => "by order",
             Self::Driver => "by driver",
+            Self::Cell => "by window and cell",
+            Self::Worker => "on the same worker",
             Self::Broadcast => "to all",
             Self::One => "to one",
             Self::Queue => "bounded queue",
@@ -157,18 +163,22 @@ const TABLES: [(&str, &str); 3] = [
     ("rejected_updates", "dead letters"),
 ];
 
+/// The tables of windows.
+const WINDOW_TABLES: [&str; 3] = ["cell_minutes", "driver_minutes", "driver_sessions"];
+
 impl Graph {
     /// The dataflow that `pipeline` runs.
     pub fn of(pipeline: &Pipeline) -> Self {
+        let rows = pipeline.clickhouse.enabled;
+        let windows = rows && pipeline.windows.enabled;
+        let mut stages = vec![read_inputs(pipeline), resolve_orders(), detect(pipeline)];
+        if windows {
+            stages.extend(window_stages(pipeline));
+        }
+        stages.extend([collect_epoch(pipeline), commit(pipeline)]);
         let mut graph = Self {
             pipeline: pipeline.name.clone(),
-            stages: vec![
-                read_inputs(pipeline),
-                resolve_orders(),
-                detect(pipeline),
-                collect_epoch(pipeline),
-                commit(pipeline),
-            ],
+            stages,
             stores: Vec::new(),
             flows: Vec::new(),
         };
@@ -184,7 +194,6 @@ impl Graph {
         graph.flow("resolve_orders", "detect", "order steps", Route::Driver);
         let carries = "dead letters, offset ranges";
         graph.flow("read_inputs", "collect_epoch", carries, Route::One);
-        let rows = pipeline.clickhouse.enabled;
         let carries = if rows {
             "events, judged updates"
         } else {
@@ -193,11 +202,28 @@ impl Graph {
         graph.flow("detect", "collect_epoch", carries, Route::One);
         graph.flow("collect_epoch", "commit", "whole epochs", Route::Queue);
         graph.add_topics_out(pipeline);
+        if windows {
+            let carries = "updates flagged ok or late";
+            graph.flow("detect", "trace_drivers", carries, Route::Worker);
+            let carries = "differences of traffic";
+            graph.flow("trace_drivers", "arrange_cells", carries, Route::Cell);
+            for stage in ["expire_cells", "tell_cells"] {
+                graph.flow("arrange_cells", stage, "arranged sums", Route::Worker);
+            }
+            for stage in ["trace_drivers", "tell_cells"] {
+                graph.flow(stage, "commit", "windows that changed", Route::Queue);
+            }
+        }
         if rows {
             graph.stages.push(write_rows(pipeline));
             graph.flow("commit", "write_rows", "committed epochs", Route::Queue);
             for (table, carries) in TABLES {
                 graph.write("write_rows", table, StoreKind::Table, None, carries);
+            }
+        }
+        if windows {
+            for table in WINDOW_TABLES {
+                graph.write("write_rows", table, StoreKind::Table, None, "windows");
             }
         }
         graph
@@ -359,6 +385,50 @@ fn detect(pipeline: &Pipeline) -> Stage {
     }
 }
 
+/// The stages of windows; those of cells are differential dataflow.
+fn window_stages(pipeline: &Pipeline) -> [Stage; 4] {
+    let windows = &pipeline.windows;
+    let stage = |name, does| Stage {
+        name,
+        kinds: &[Kind::Detect],
+        site: Site::Workers,
+        does,
+    };
+    let drivers = vec![
+        format!(
+            "driver_minutes: {}; driver_sessions: ended by {} s without an update",
+            lengths(pipeline),
+            windows.session_gap_s
+        ),
+        format!(
+            "a late update corrects its windows, for {} s; then they leave memory",
+            windows.horizon_s
+        ),
+    ];
+    let cells = format!(
+        "cell_minutes: sums drivers, updates and speeds per H3 cell and window of {}",
+        lengths(pipeline)
+    );
+    let expire = "negates the sums of windows that have passed the horizon".into();
+    let tell = "counts each cell's sums and tells what has changed".into();
+    [
+        stage("trace_drivers", drivers),
+        stage("arrange_cells", vec![cells]),
+        stage("expire_cells", vec![expire]),
+        stage("tell_cells", vec![tell]),
+    ]
+}
+
+/// The windows' kind.
+fn lengths(pipeline: &Pipeline) -> String {
+    let windows = &pipeline.windows;
+    if windows.hop_s == 0 || windows.hop_s == windows.size_s {
+        format!("{} s", windows.size_s)
+    } else {
+        format!("{} s every {} s", windows.size_s, windows.hop_s)
+    }
+}
+
 fn collect_epoch(pipeline: &Pipeline) -> Stage {
     let what = if pipeline.clickhouse.enabled {
         "events, judged updates, dead letters and offset ranges"
@@ -447,7 +517,16 @@ mod tests {
     #[test]
     fn the_operators_are_the_stages_of_the_workers() {
         let operators: Vec<_> = default_graph().operators().collect();
-        let expected = ["read_inputs", "resolve_orders", "detect", "collect_epoch"];
+        let expected = [
+            "read_inputs",
+            "resolve_orders",
+            "detect",
+            "trace_drivers",
+            "arrange_cells",
+            "expire_cells",
+            "tell_cells",
+            "collect_epoch",
+        ];
         assert_eq!(operators, expected);
     }
 

@@ -20,6 +20,7 @@ mod detect_epochs;
 pub mod graph;
 mod read_inputs;
 mod resolve_orders;
+pub mod windows;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub use read_inputs::Feed;
 
 use crate::detect::Rules;
 use crate::epoch::{OffsetRange, RecordReader};
-use crate::model::{DeadLetter, Epoch, Event, Location, TimeMs};
+use crate::model::{DeadLetter, Epoch, Event, Location, TimeMs, WindowRows};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
 
@@ -47,6 +48,8 @@ pub struct Context {
     pub rules: Rules,
     /// Whether judged updates are handed on.
     pub keep_history: bool,
+    /// The windows to compute, if any.
+    pub windows: Option<windows::Settings>,
     /// The wall clock, ms since 1970; read by the source alone.
     pub clock: Box<dyn Fn() -> TimeMs>,
     /// Where outputs go.
@@ -75,6 +78,13 @@ pub enum Output {
         /// The updates.
         rows: Vec<Location>,
     },
+    /// Windows that have changed. They are upserts: repeating them is harmless.
+    Windows {
+        /// The newest epoch whose updates are in them: they may be stored once it is committed.
+        through: Epoch,
+        /// The windows.
+        rows: WindowRows,
+    },
     /// An epoch that is whole on every worker; epochs come in order.
     Epoch(EpochOutput),
 }
@@ -91,22 +101,32 @@ pub struct EpochOutput {
     pub ranges: Vec<OffsetRange>,
 }
 
-/// Builds one worker's part of the dataflow. The handle is at the oldest epoch that isn't
-/// judged yet.
+/// How far one worker's dataflow is.
+pub struct Progress {
+    /// At the oldest epoch that isn't judged yet.
+    pub judged: Handle<u64>,
+    /// At the oldest epoch that isn't in the windows yet, if there are any.
+    pub windows: Option<Handle<u64>>,
+}
+
+/// Builds one worker's part of the dataflow.
 pub fn build<R: RecordReader>(
     scope: Scope<'_, u64>,
     feeds: Vec<Feed<R>>,
     context: Context,
-) -> Handle<u64> {
+) -> Progress {
     let context = Rc::new(context);
-    let complete = Handle::new();
-    let decoded = read_inputs::read_inputs(scope, feeds, complete.clone(), Rc::clone(&context));
+    let (judged, finished) = (Handle::new(), Handle::new());
+    let decoded = read_inputs::read_inputs(scope, feeds, finished.clone(), Rc::clone(&context));
     let steps = resolve_orders::resolve_orders(decoded.orders);
-    let events =
-        detect_epochs::detect_epochs(decoded.updates, steps, decoded.fences, Rc::clone(&context))
-            .probe_with(&complete);
+    let (events, counted) =
+        detect_epochs::detect_epochs(decoded.updates, steps, decoded.fences, Rc::clone(&context));
+    let events = events.probe_with(&judged).probe_with(&finished);
+    let windows = context
+        .windows
+        .map(|settings| windows::windows(counted, &settings, &context, &finished));
     collect_epoch::collect_epoch(events, decoded.dead_letters, decoded.ranges, context);
-    complete
+    Progress { judged, windows }
 }
 
 /// The least time that may still come; `None` when nothing can.

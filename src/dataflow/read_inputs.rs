@@ -56,7 +56,7 @@ pub(super) struct Decoded<'scope> {
     pub(super) ranges: StreamVec<'scope, u64, OffsetRange>,
 }
 
-/// Reads `feeds`. `complete` is the frontier of what detection has finished.
+/// Reads `feeds`. `complete` is the frontier of what detection and windows have finished.
 pub(super) fn read_inputs<'scope, R: RecordReader>(
     scope: Scope<'scope, u64>,
     feeds: Vec<Feed<R>>,

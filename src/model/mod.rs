@@ -8,11 +8,13 @@ mod event;
 mod fence;
 mod order;
 mod update;
+mod window;
 
 pub use event::{Cause, Event, EventKind, Subject};
 pub use fence::{Fence, FenceChange, FenceId, Geometry, Ring};
 pub use order::{Leg, Order, OrderChange, OrderId, OrderStatus, Stop};
 pub use update::{Flag, Location, Update};
+pub use window::{CellWindow, DriverWindow, SessionWindow, WindowRows};
 
 use serde::{Deserialize, Serialize};
 

@@ -17,7 +17,7 @@ use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
 use crate::epoch::{EpochRecord, OffsetRange, OutputHash, Resume};
 use crate::kafka::{Committer, EpochToCommit};
-use crate::model::{Cause, Epoch, Event, Input, Location};
+use crate::model::{Cause, Epoch, Event, Input, Location, WindowRows};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -64,6 +64,8 @@ struct CommitLoop {
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
     rows: BTreeMap<Epoch, Vec<Vec<Location>>>,
+    /// Windows, by the newest epoch that is in them.
+    windows: BTreeMap<Epoch, Vec<WindowRows>>,
 }
 
 impl CommitLoop {
@@ -75,6 +77,7 @@ impl CommitLoop {
             waiting: Vec::new(),
             waiting_events: Vec::new(),
             rows: BTreeMap::new(),
+            windows: BTreeMap::new(),
             parts,
         }
     }
@@ -103,6 +106,7 @@ impl CommitLoop {
                 self.take(output);
             }
             self.commit()?;
+            self.pass_windows_on()?;
         }
         Ok(())
     }
@@ -125,6 +129,10 @@ impl CommitLoop {
                 self.rows.entry(epoch).or_default().push(rows);
             }
             Output::Epoch(output) if !told(output.epoch, self.last) => self.encode(output),
+            // Of an earlier generation too: it may have ended before they were stored.
+            Output::Windows { through, rows } => {
+                self.windows.entry(through).or_default().push(rows);
+            }
             Output::Locations { .. } | Output::Epoch(_) => {}
         }
     }
@@ -216,6 +224,23 @@ impl CommitLoop {
         for letter in self.waiting.iter().flat_map(|epoch| &epoch.dead_letters) {
             metrics.dead_letters.add(letter.fault.reason, 1);
         }
+    }
+
+    /// Windows of which all is committed.
+    fn pass_windows_on(&mut self) -> Result<(), JobError> {
+        let Some(committed) = self.last else {
+            return Ok(());
+        };
+        let later = self.windows.split_off(&Epoch(committed.0 + 1));
+        let windows = std::mem::replace(&mut self.windows, later);
+        if let Some(writer) = &self.parts.writer {
+            for rows in windows.into_values().flatten() {
+                writer.send(Rows::Cells(rows.cells))?;
+                writer.send(Rows::Drivers(rows.drivers))?;
+                writer.send(Rows::Sessions(rows.sessions))?;
+            }
+        }
+        Ok(())
     }
 
     fn pass_rows_on(&mut self, committed: Epoch) -> Result<(), JobError> {

@@ -26,7 +26,7 @@ use timely::WorkerConfig;
 
 use crate::clickhouse;
 use crate::config::Pipeline;
-use crate::dataflow::{self, Context, Feed, Output};
+use crate::dataflow::{self, Context, Feed, Output, Progress};
 use crate::kafka::{CommitError, KafkaError, Reader};
 use crate::model::{Epoch, Input, TimeMs};
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics, ServeError, Server, serve};
@@ -36,6 +36,8 @@ use start::Start;
 const CHANNEL_BOUND: usize = 256;
 /// The longest that a parked worker sleeps, so that it hears a stop.
 const PARK: Duration = Duration::from_millis(20);
+/// How long windows may take, at a stop, to take in what was judged: usually milliseconds.
+const WINDOWS_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at whether something has ended.
 const NAP: Duration = Duration::from_millis(20);
 /// How long a stop may take before the job gives up on what is under way.
@@ -148,6 +150,7 @@ impl Job {
         let clock = Arc::new(JobClock::new(last_now_ms));
         let workers = Workers {
             pipeline: pipeline.clone(),
+            windows: start::windows(pipeline, start.reread_from_ms),
             readings: start.readings,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
@@ -290,6 +293,7 @@ fn abort_on_panic() {
 struct Workers {
     pipeline: Pipeline,
     readings: Vec<start::Reading>,
+    windows: Option<dataflow::windows::Settings>,
     control: Arc<Control>,
     metrics: Metrics,
     heartbeat: Heartbeat,
@@ -332,6 +336,7 @@ impl Workers {
             limits: start::limits(&self.pipeline),
             rules: start::rules(&self.pipeline),
             keep_history: self.pipeline.clickhouse.enabled,
+            windows: self.windows,
             clock: {
                 let clock = Arc::clone(&self.clock);
                 Box::new(move || clock.now_ms())
@@ -340,22 +345,39 @@ impl Workers {
             fail: Arc::new(move |message| control.fail(JobError::Failed(message))),
             metrics: self.metrics.clone(),
         };
-        let complete = worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+        let progress = worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
 
         let mut oldest = None;
         while !self.control.stopping() {
             worker.step_or_park(Some(PARK));
             if worker.index() == 0 {
-                let now = complete.with_frontier(|frontier| frontier.first().copied());
+                let now = progress
+                    .judged
+                    .with_frontier(|frontier| frontier.first().copied());
                 if now != oldest {
                     oldest = now;
                     self.advanced_to(now, interval_ms);
                 }
             }
         }
+        self.finish_windows(worker, &progress);
         // What is not whole is not told: the next start reads it again.
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
+        }
+    }
+
+    /// Lets windows take in what was judged already, so that they are told with it.
+    fn finish_windows(&self, worker: &mut timely::worker::Worker, progress: &Progress) {
+        let Some(windows) = &progress.windows else {
+            return;
+        };
+        let judged = progress
+            .judged
+            .with_frontier(|frontier| frontier.first().copied());
+        let deadline = Instant::now() + WINDOWS_LIMIT;
+        while judged.is_some_and(|judged| windows.less_than(&judged)) && Instant::now() < deadline {
+            worker.step_or_park(Some(Duration::from_millis(1)));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Where a job starts: what the log says, and what Kafka still holds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clickhouse::migrate::{self, MigrateError};
 use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
+use crate::dataflow::windows;
 use crate::detect::Rules;
 use crate::epoch::{PartitionClock, Resume};
 use crate::kafka::{self, Committer, Partitions};
@@ -17,6 +19,9 @@ use super::{JobError, Offsets};
 /// How far back updates are read again at a start, so that drivers' last fixes and visits
 /// are known; what they told is not told again.
 const WARM_UP_MS: TimeMs = 10 * 60 * 1000;
+/// As many updates are read again for the windows' sake, back to the horizon: some seconds of
+/// work. Where there are more, windows are known only from the warm-up on.
+const REREAD_LIMIT: i64 = 2_000_000;
 
 /// The partitions of one input, and where each is read from.
 pub(super) struct Reading {
@@ -43,6 +48,8 @@ pub(super) struct Start {
     pub(super) committer: Committer,
     pub(super) resume: Resume,
     pub(super) readings: Vec<Reading>,
+    /// Updates were all read again from this Kafka time on; `None`: from the first there is.
+    pub(super) reread_from_ms: Option<TimeMs>,
     /// The next offset of every input partition: as committed, or where it is first read from.
     pub(super) next: Offsets,
 }
@@ -68,10 +75,12 @@ impl Start {
         }
         let resume = Resume::from_log(log);
 
+        let reread_from_ms = reread_from(pipeline, &resume)?;
+
         let mut readings = Vec::new();
         let mut next = Offsets::new();
         for (input, Partitions(count)) in Input::ALL.into_iter().zip(counts) {
-            let reading = reading(brokers, &resume, input, count)?;
+            let reading = reading(brokers, &resume, input, count, reread_from_ms)?;
             for start in &reading.partitions {
                 let at = (input, start.partition);
                 next.insert(at, resume.next.get(&at).copied().unwrap_or(start.offset));
@@ -82,19 +91,51 @@ impl Start {
             committer,
             resume,
             readings,
+            reread_from_ms,
             next,
         })
     }
 }
 
+/// How far back updates are read again: as far as windows reach, if that is not too much.
+fn reread_from(pipeline: &Pipeline, resume: &Resume) -> Result<Option<TimeMs>, JobError> {
+    let Some((_, now_ms)) = resume.last else {
+        return Ok(None);
+    };
+    let warm_up_ms = now_ms - WARM_UP_MS;
+    let horizon_ms = now_ms - milliseconds(pipeline.windows.horizon_s);
+    if !has_windows(pipeline) || horizon_ms > warm_up_ms {
+        return Ok(Some(warm_up_ms));
+    }
+    let updates = resume
+        .next
+        .iter()
+        .filter(|((input, _), _)| *input == Input::Updates);
+    let ends: BTreeMap<i32, i64> = updates.map(|((_, at), next)| (*at, *next)).collect();
+    let partitions: Vec<i32> = ends.keys().copied().collect();
+    let input = Input::Updates;
+    let found = kafka::offsets_since(&pipeline.kafka.brokers, input, &partitions, horizon_ms)?;
+    let again = found
+        .into_iter()
+        .filter_map(|(partition, first)| Some((ends.get(&partition)? - first?).max(0)));
+    let is_little = again.sum::<i64>() <= REREAD_LIMIT;
+    Ok(Some(if is_little { horizon_ms } else { warm_up_ms }))
+}
+
 /// Orders and fences are read whole, since they are state; updates from a while before the
 /// newest committed epoch, or, at the first start, from the first that Kafka holds.
-fn reading(brokers: &str, resume: &Resume, input: Input, count: i32) -> Result<Reading, JobError> {
+fn reading(
+    brokers: &str,
+    resume: &Resume,
+    input: Input,
+    count: i32,
+    reread_from_ms: Option<TimeMs>,
+) -> Result<Reading, JobError> {
     let partitions: Vec<i32> = (0..count).collect();
     let next = |partition| resume.next.get(&(input, partition)).copied();
-    let wanted: Vec<(i32, Option<i64>)> = match (input, resume.last) {
-        (Input::Updates, Some((_, now_ms))) => {
-            kafka::offsets_since(brokers, input, &partitions, now_ms - WARM_UP_MS)?
+    let wanted: Vec<(i32, Option<i64>)> = match (input, reread_from_ms) {
+        (Input::Updates, Some(from_ms)) => {
+            kafka::offsets_since(brokers, input, &partitions, from_ms)?
                 .into_iter()
                 .map(|(partition, offset)| {
                     let earliest = [offset, next(partition)].into_iter().flatten().min();
@@ -159,6 +200,39 @@ pub(super) fn rules(pipeline: &Pipeline) -> Rules {
         max_accuracy_m: pipeline.updates.max_accuracy_m,
         lateness_s: pipeline.updates.lateness_s,
     }
+}
+
+fn milliseconds(seconds: f64) -> TimeMs {
+    (seconds * 1000.0) as TimeMs
+}
+
+/// Nobody needs windows that are not stored.
+fn has_windows(pipeline: &Pipeline) -> bool {
+    pipeline.windows.enabled && pipeline.clickhouse.enabled
+}
+
+/// Which windows to compute. After a restart those are known that began after what was read
+/// again did.
+pub(super) fn windows(
+    pipeline: &Pipeline,
+    reread_from_ms: Option<TimeMs>,
+) -> Option<windows::Settings> {
+    let config = &pipeline.windows;
+    let hop_s = if config.hop_s == 0 {
+        config.size_s
+    } else {
+        config.hop_s
+    };
+    // An update may be ahead of its Kafka timestamp by the limit.
+    let future_limit_ms = milliseconds(pipeline.updates.future_limit_s);
+    let known_from_ms = reread_from_ms.map_or(TimeMs::MIN, |from_ms| from_ms + future_limit_ms);
+    has_windows(pipeline).then_some(windows::Settings {
+        size_ms: config.size_s * 1000,
+        hop_ms: hop_s * 1000,
+        session_gap_ms: milliseconds(config.session_gap_s),
+        horizon_ms: milliseconds(config.horizon_s),
+        known_from_ms,
+    })
 }
 
 /// Starts the writer, after a look at the tables. A ClickHouse that is away is waited for by

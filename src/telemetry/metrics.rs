@@ -316,6 +316,14 @@ pub struct Series {
     pub events: Counters<EventKind>,
     /// `riderflow_dead_letters_total{reason}`: committed dead letters.
     pub dead_letters: Counters<Reason>,
+    /// `riderflow_window_rows_total{table}`: versions of windows told.
+    pub window_rows: TableCounters,
+    /// `riderflow_updates_beyond_horizon_total`: updates whose windows had left memory, so
+    /// that they are history only.
+    pub updates_beyond_horizon: Counter,
+    /// `riderflow_window_approximations_total`: late updates that fell between two fixes of an
+    /// old minute, so that their windows' distance goes past them.
+    pub window_approximations: Counter,
     /// `riderflow_lag_records{topic,partition}`
     pub lag: LagGauges,
     /// `riderflow_epoch_age_seconds`
@@ -375,6 +383,9 @@ impl Metrics {
             updates: Counters::new(),
             events: Counters::new(),
             dead_letters: Counters::new(),
+            window_rows: TableCounters::default(),
+            updates_beyond_horizon: Counter::default(),
+            window_approximations: Counter::default(),
             lag: LagGauges::default(),
             epoch_age: EpochAge(Arc::new(AtomicI64::new(i64::MIN))),
             epochs_committed: Counter::default(),
@@ -421,6 +432,14 @@ fn register(series: &Series) -> Registry {
     registry.register("events", "Committed events", s.events.clone());
     let help = "Committed dead letters";
     registry.register("dead_letters", help, s.dead_letters.clone());
+    let help = "Versions of windows told";
+    registry.register("window_rows", help, s.window_rows.clone());
+    let help = "Counted updates whose windows had left memory";
+    let beyond = s.updates_beyond_horizon.clone();
+    registry.register("updates_beyond_horizon", help, beyond);
+    let help = "Late updates that the distance of their windows goes past";
+    let approximations = s.window_approximations.clone();
+    registry.register("window_approximations", help, approximations);
     let help = "Records of an input partition that were not read yet";
     registry.register_with_unit("lag", help, records(), s.lag.clone());
     let help = "Committed epochs";
@@ -458,6 +477,8 @@ mod tests {
         metrics.updates.add(Flag::Late, 2);
         metrics.events.add(EventKind::GeofenceEntered, 3);
         metrics.dead_letters.add(Reason::Oversize, 1);
+        metrics.window_rows.add("cell_minutes", 4);
+        metrics.updates_beyond_horizon.inc();
         metrics.lag.set(Input::Orders, 1, 42);
         metrics.lag.set(Input::Orders, 0, -1);
         metrics.epoch_age.advance_to(0);
@@ -482,6 +503,9 @@ mod tests {
             "riderflow_updates_total{flag=\"ok\"} 0",
             "riderflow_events_total{type=\"geofence.entered\"} 3",
             "riderflow_dead_letters_total{reason=\"oversize\"} 1",
+            "riderflow_window_rows_total{table=\"cell_minutes\"} 4",
+            "riderflow_updates_beyond_horizon_total 1",
+            "riderflow_window_approximations_total 0",
             "riderflow_lag_records{topic=\"orders\",partition=\"1\"} 42",
             "riderflow_lag_records{topic=\"orders\",partition=\"0\"} 0",
             "riderflow_epochs_committed_total 1",

@@ -1,0 +1,175 @@
+//! How long a driver's way is kept, what a late update still corrects, and what it all takes.
+
+use super::drivers::{Drivers, Outcome};
+use super::fix::{Counted, Fix};
+use super::grid::Grid;
+use super::{Refresh, Settings};
+use crate::model::{DriverId, Epoch, Position, TimeMs, WindowRows};
+
+const INTERVAL_MS: u64 = 1_000;
+const START_S: i64 = 1_790_000_040;
+
+fn grid(horizon_s: i64) -> Grid {
+    let settings = Settings {
+        size_ms: 60_000,
+        hop_ms: 60_000,
+        session_gap_ms: 600_000,
+        horizon_ms: horizon_s * 1000,
+        known_from_ms: TimeMs::MIN,
+    };
+    Grid::new(&settings, INTERVAL_MS)
+}
+
+/// A driver that goes north at 10 m/s.
+fn counted(driver: u64, second: i64) -> Counted {
+    let degrees_per_s = 10.0 / (6_371_008.8_f64.to_radians());
+    Counted {
+        driver: DriverId(driver),
+        fix: Fix {
+            at_ms: (START_S + second) * 1000,
+            offset: second * 1_000 + driver as i64,
+            partition: 0,
+            speed_mps: None,
+            position: Position {
+                longitude: 77.6,
+                latitude: 12.9 + degrees_per_s * second as f64,
+            },
+            after_dropped: false,
+        },
+    }
+}
+
+struct Fleet {
+    drivers: Drivers,
+    rows: WindowRows,
+}
+
+impl Fleet {
+    fn new(horizon_s: i64) -> Self {
+        let slots = Refresh::new(INTERVAL_MS).epochs();
+        Self {
+            drivers: Drivers::new(grid(horizon_s), slots),
+            rows: WindowRows::default(),
+        }
+    }
+
+    fn add(&mut self, counted: &Counted, now_s: i64) -> Outcome {
+        self.drivers.add(counted, (START_S + now_s) * 1000)
+    }
+
+    fn finish(&mut self, now_s: i64) {
+        let epoch = Epoch((START_S + now_s) as u64 - 1);
+        let rows = &mut self.rows;
+        self.drivers
+            .finish(epoch, &mut rows.drivers, &mut rows.sessions);
+        assert!(self.drivers.take_traffic().count() < 1_000);
+    }
+
+    /// A driver's window that holds now: metres and updates.
+    fn minute(&mut self, driver: u64, minute: i64) -> (f64, u64) {
+        let rows = &mut self.rows;
+        self.drivers
+            .tell_all(Epoch(u64::MAX), &mut rows.drivers, &mut rows.sessions);
+        let start_ms = (START_S + 60 * minute) * 1000;
+        let told = rows.drivers.iter().rev();
+        let row = told
+            .into_iter()
+            .find(|row| row.driver.0 == driver && row.start_ms == start_ms)
+            .expect("told");
+        (row.distance_m, row.updates)
+    }
+}
+
+#[test]
+fn updates_sent_after_a_hole_fill_it_exactly_within_the_horizon() {
+    let mut fleet = Fleet::new(86_400);
+    let hole = 3_607..4_193;
+    for second in (0..14_400).filter(|second| !hole.contains(second)) {
+        assert_eq!(fleet.add(&counted(1, second), second + 1), Outcome::Exact);
+        fleet.finish(second + 1);
+    }
+    // Almost three hours later, every other one backwards.
+    for second in hole.clone().filter(|second| second % 2 == 0).rev() {
+        let outcome = fleet.add(&counted(1, second), 14_400);
+        assert_ne!(outcome, Outcome::BeyondHorizon);
+    }
+    let mut fleet_in_order = Fleet::new(86_400);
+    for second in (0..14_400).filter(|second| !hole.contains(second)) {
+        fleet_in_order.add(&counted(1, second), second + 1);
+    }
+    for second in hole.clone() {
+        let outcome = fleet_in_order.add(&counted(1, second), 14_400);
+        assert_eq!(outcome, Outcome::Exact, "second {second}");
+    }
+    for minute in 61..69 {
+        let (metres, updates) = fleet_in_order.minute(1, minute);
+        assert!((metres - 600.0).abs() < 1e-6, "{metres} m in {minute}");
+        assert_eq!(updates, 60);
+        let (metres, updates) = fleet.minute(1, minute);
+        assert!((metres - 600.0).abs() < 1e-6, "{metres} m in {minute}");
+        assert_eq!(updates, 30);
+    }
+}
+
+#[test]
+fn a_late_update_within_an_old_minute_counts_but_the_distance_goes_past_it() {
+    let mut fleet = Fleet::new(86_400);
+    for second in (0..7_200).step_by(2) {
+        fleet.add(&counted(1, second), second + 1);
+    }
+    let aside = |second: i64| {
+        let mut aside = counted(1, second);
+        aside.fix.position.longitude += 0.01;
+        aside
+    };
+    assert_eq!(fleet.add(&aside(7_200 - 851), 7_201), Outcome::Exact);
+    let (metres, updates) = fleet.minute(1, 105);
+    assert!(metres > 2_000.0, "{metres}");
+    assert_eq!(updates, 31);
+
+    assert_eq!(fleet.add(&aside(1_801), 7_201), Outcome::Approximate);
+    let (metres, updates) = fleet.minute(1, 30);
+    assert!((metres - 600.0).abs() < 1e-6, "{metres}");
+    assert_eq!(updates, 31);
+}
+
+#[test]
+fn memory_is_bounded_by_the_horizon() {
+    let mut fleet = Fleet::new(1_800);
+    let mut bytes = Vec::new();
+    for second in 0..10_800 {
+        for driver in 0..20 {
+            fleet.add(&counted(driver, second), second + 1);
+        }
+        fleet.finish(second + 1);
+        if second % 600 == 599 {
+            bytes.push(fleet.drivers.heap_bytes());
+        }
+    }
+    let (least, most) = (bytes[4..].iter().min(), bytes[4..].iter().max());
+    let (least, most) = (*least.expect("some"), *most.expect("some"));
+    assert!(most < least * 5 / 4, "it no longer grows: {bytes:?}");
+    assert_eq!(fleet.drivers.len(), 20);
+
+    // All go home; a sweep looks at every driver within minutes.
+    for second in 10_800..14_400 {
+        fleet.finish(second + 1);
+    }
+    assert_eq!(fleet.drivers.len(), 0);
+}
+
+#[test]
+fn what_a_driver_takes_is_as_documented() {
+    let hours = 4;
+    let mut fleet = Fleet::new(86_400);
+    for second in 0..hours * 3_600 {
+        for driver in 0..5 {
+            fleet.add(&counted(driver, second), second + 1);
+        }
+        fleet.finish(second + 1);
+    }
+    let (whole_fixes, minutes) = (16 * 60, hours as usize * 60);
+    let bound = 5 * (1_000 + whole_fixes * 16 + minutes * 180);
+    let bytes = fleet.drivers.heap_bytes();
+    assert!(bytes <= bound, "{bytes} of {bound}");
+}
