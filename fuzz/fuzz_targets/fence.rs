@@ -1,12 +1,12 @@
 //! Any bytes as a GeoJSON fence: decoded or refused, never a panic; what is decoded can be
-//! prepared, asked and encoded, and an area holds its own corners.
+//! prepared and asked, and an area holds its own corners.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use riderflow::geo::Area;
 use riderflow::model::{Geometry, Input, Place, Position, Source};
-use riderflow::wire::{decode_fence, encode_fence};
+use riderflow::wire::decode_fence;
 
 fuzz_target!(|bytes: &[u8]| {
     let source = Source { input: Input::Geofences, partition: 0, offset: 0 };
@@ -26,8 +26,5 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Geometry::Circle { center, .. } => corner(center),
         }
-        let again = decode_fence(Some(b"f-1"), Some(&encode_fence(&fence)), place)
-            .expect("what is encoded can be decoded");
-        assert_eq!(again.fence, Some(fence));
     }
 });
