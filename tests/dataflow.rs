@@ -289,6 +289,95 @@ proptest! {
     }
 }
 
+/// Adds a partition of updates whose phones are an hour ahead or behind, and one in which
+/// nothing ever comes.
+fn with_strangers(log: &Log, partitions: i32) -> Log {
+    let mut log = log.clone();
+    let source = |offset| Source {
+        input: Input::Updates,
+        partition: partitions,
+        offset,
+    };
+    let updates = log
+        .iter()
+        .filter(|((input, _), _)| *input == Input::Updates);
+    let times: Vec<TimeMs> = updates
+        .flat_map(|(_, records)| records.iter().map(|record| record.timestamp_ms))
+        .collect();
+    let (first_ms, last_ms) = (
+        *times.iter().min().expect("updates"),
+        *times.iter().max().expect("updates"),
+    );
+    let strangers = (first_ms..last_ms)
+        .step_by(500)
+        .enumerate()
+        .map(|(offset, at_ms)| {
+            let (driver, event_ms) = if offset % 2 == 0 {
+                (STRANGERS, at_ms + 3_600_000)
+            } else {
+                (STRANGERS + 1, at_ms - 3_600_000)
+            };
+            let value = format!(
+                r#"{{"driverId":{driver},"longitude":77.59,"latitude":12.97,"timestamp":{event_ms}}}"#
+            );
+            Stored {
+                source: source(offset as i64),
+                timestamp_ms: at_ms,
+                key: driver.to_string().into_bytes(),
+                value: Some(value.into_bytes()),
+            }
+        })
+        .collect();
+    log.insert((Input::Updates, partitions), strangers);
+    log.insert((Input::Updates, partitions + 1), Vec::new());
+    log
+}
+
+/// Ids that no driver of the city has.
+const STRANGERS: u64 = 1_000_000;
+
+#[test]
+fn a_wrong_clock_and_a_quiet_partition_delay_and_change_nothing_for_others() {
+    let log = city(60, 120, 2, 7);
+    let strange = with_strangers(&log, 2);
+    let alone = run(&log, 2, 1);
+    let among = run(&strange, 2, 1);
+    let of_others: Vec<_> = among
+        .events
+        .iter()
+        .filter(|(_, id)| !id.ends_with("/1000000") && !id.ends_with("/1000001"))
+        .cloned()
+        .collect();
+    // With their epochs: neither changed nor later.
+    assert_eq!(of_others, alone.events);
+    let flags: BTreeMap<Source, Flag> = among
+        .flags
+        .iter()
+        .filter(|(source, _)| source.partition != 2 || source.input != Input::Updates)
+        .map(|(source, flag)| (*source, *flag))
+        .collect();
+    assert_eq!(flags, alone.flags);
+    let ahead = strange[&(Input::Updates, 2)].len().div_ceil(2);
+    let refused = among
+        .dead_letters
+        .iter()
+        .filter(|(_, source)| source.partition == 2);
+    assert_eq!(
+        refused.count(),
+        ahead,
+        "an hour ahead is refused, each time"
+    );
+    let behind = among
+        .flags
+        .iter()
+        .filter(|(source, _)| source.partition == 2);
+    assert!(
+        behind.clone().count() > 50,
+        "an hour behind is history, and judged"
+    );
+    assert!(behind.clone().all(|(_, flag)| *flag == Flag::Ok));
+}
+
 #[test]
 fn the_operators_are_those_that_explain_names() {
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
