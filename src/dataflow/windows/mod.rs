@@ -17,9 +17,9 @@
 //! Differential dataflow serves where many drivers meet in one result and corrections must
 //! add up: cells. A driver's own windows are sums along its trail, in which an update needs
 //! its neighbours and most come last; an arrangement of all drivers would be touched once an
-//! update for what [`trail`] does by appending to a vector.
+//! update for what `trail` does by appending to a vector.
 //!
-//! A window that changes is told once in [`REFRESH_MS`] of the clock, and at a stop. Memory is
+//! A window that changes is told once in ten seconds of the clock, and at a stop. Memory is
 //! bounded by the horizon: see ARCHITECTURE.md.
 
 mod cell_minutes;
