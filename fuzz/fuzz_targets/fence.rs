@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         // Anywhere else it must only answer.
         for (longitude, latitude) in [(0.0, 0.0), (179.999, 0.0), (-180.0, 45.0), (10.0, 90.0)] {
             let at = Position { longitude, latitude };
-            assert_eq!(area.contains(at), area.distance_m(at) == 0.0, "{at:?}");
+            assert!(!area.contains(at) || area.distance_m(at) == 0.0, "{at:?}");
         }
     }
 });
