@@ -173,7 +173,11 @@ impl Lab {
     }
 
     pub fn sender(&self) -> Sender {
-        let producer = config(&self.brokers()).create().expect("a producer");
+        let producer = config(&self.brokers())
+            // A restart of the broker neither repeats nor swaps what the test sends.
+            .set("enable.idempotence", "true")
+            .create()
+            .expect("a producer");
         Sender {
             producer,
             next: BTreeMap::new(),
@@ -317,7 +321,7 @@ impl Sender {
 
     pub fn flush(&self) {
         self.producer
-            .flush(ANSWER)
+            .flush(3 * ANSWER)
             .expect("the broker takes everything");
     }
 }
@@ -404,6 +408,7 @@ fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", brokers)
+        .set("reconnect.backoff.max.ms", "500")
         .set("message.max.bytes", "4194304");
     config
 }
