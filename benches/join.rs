@@ -2,7 +2,7 @@
 //!
 //! Density of the input: 100,000 drivers at one update per second of event time in epochs of
 //! 10,000 updates, 20,000 open orders on as many drivers, 20 of them (1 in 1,000) changing per
-//! epoch, for 200 epochs: 2,000,000 updates, 1 in 48 near its order. Figures are CPU time of the
+//! epoch, for 200 epochs: 2,000,000 updates, 1 in 50 near its order. Figures are CPU time of the
 //! one worker, from input in memory to matches counted, once everyone is known. In each round:
 //!
 //! - by hand: a hash map from driver to open legs, looked up per update, as `detect` does;
@@ -15,14 +15,12 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use differential_dataflow::AsCollection;
 use hashbrown::HashMap;
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::{Input, Inspect, Probe, generic::Operator, probe::Handle};
 use timely::dataflow::{InputHandle, StreamVec};
+use timely::{container::CapacityContainerBuilder, dataflow::channels::pact::Exchange};
 
 const PER_EPOCH: usize = 10_000;
-/// Epochs in which each driver is heard once.
-const TURNS: usize = 10;
+const TURNS: usize = 10; // epochs in which each driver is heard once
 const ORDERS: u32 = 20_000;
 const CHANGED: u32 = ORDERS / 1_000;
 const WARM_UP: u32 = 2 * TURNS as u32;
