@@ -259,11 +259,12 @@ impl Dice {
 }
 
 impl Dice {
-    /// A normal deviate that is no more than 2 off.
-    fn within_2(&mut self) -> f64 {
+    /// A normal deviate of standard deviation `sigma`, drawn again until it is no more than
+    /// `bound` off.
+    fn within(&mut self, sigma: f64, bound: f64) -> f64 {
         loop {
-            let deviate = self.normal();
-            if deviate.abs() <= 2.0 {
+            let deviate = sigma * self.normal();
+            if deviate.abs() <= bound {
                 return deviate;
             }
         }
@@ -279,8 +280,9 @@ fn degrees(metres: f64) -> f64 {
 /// second for an hour with an error of σ = 5, 10 or 15 m across and along: each of 10 phones
 /// comes in at most once and never goes out.
 ///
-/// Errors over 2σ are drawn again, as a phone's filter drops them. Without that every 44th
-/// fix of σ = 15 m is over 30 m off, and no margin of 30 m can keep such a phone in.
+/// Only errors that reach the margin are drawn again: a fix beyond it is an exit by the rule,
+/// not a false one. What is drawn is wider than σ by as much as that takes away, so that the
+/// errors' own standard deviation is σ, which is held.
 #[test]
 fn a_phone_on_the_edge_of_a_fence() {
     let schemas = Schemas::new();
@@ -289,7 +291,9 @@ fn a_phone_on_the_edge_of_a_fence() {
                   often 10 phones came in and went out, with a margin of 30 m",
         "generated": true,
     })];
-    for sigma in [5.0, 10.0, 15.0] {
+    const BOUND_M: f64 = 29.9;
+    for (sigma, drawn) in [(5.0, 5.0), (10.0, 10.159), (15.0, 20.841)] {
+        let mut squares = 0.0;
         let mut dice = Dice(sigma as u64);
         let (west, north) = (77.0, 13.0);
         let edge = north;
@@ -310,13 +314,15 @@ fn a_phone_on_the_edge_of_a_fence() {
         })];
         for second in 1..=3600 {
             for driver in 0..10 {
+                let across = dice.within(drawn, BOUND_M);
+                squares += across * across;
                 inputs.push(json!({
                     "at": START_MS + second * 1000, "topic": "rider-updates",
                     "key": driver.to_string(),
                     "value": {
                         "driverId": driver,
-                        "longitude": west + 0.005 + degrees(sigma * dice.within_2()),
-                        "latitude": edge + degrees(sigma * dice.within_2()),
+                        "longitude": west + 0.005 + degrees(dice.within(drawn, BOUND_M)),
+                        "latitude": edge + degrees(across),
                         "accuracy": sigma,
                     },
                 }));
@@ -330,6 +336,20 @@ fn a_phone_on_the_edge_of_a_fence() {
             count(EventKind::GeofenceEntered),
             count(EventKind::GeofenceExited),
         );
+        let spread = (squares / f64::from(3600 * 10)).sqrt();
+        assert!(
+            (spread / sigma - 1.0).abs() < 0.02,
+            "σ is {spread}, not {sigma}"
+        );
+        let mut entries = BTreeMap::new();
+        for event in events
+            .iter()
+            .filter(|e| e.kind == EventKind::GeofenceEntered)
+        {
+            *entries.entry(event.driver).or_insert(0) += 1;
+        }
+        assert!(entries.values().all(|&count| count <= 1), "{entries:?}");
+        assert_eq!(exited, 0, "no false exit at σ {sigma}");
         let teleports = flags.iter().filter(|flag| **flag == Flag::Teleport).count();
         told.push(
             json!({"sigma": sigma, "entered": entered, "exited": exited, "teleports": teleports}),
