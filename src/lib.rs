@@ -8,7 +8,8 @@
 //! | [`geo`] | distances, rings, areas and the fence index; pure |
 //! | [`detect`] | the state machines `(state, input) -> (state, outputs)`; pure |
 //! | [`wire`] | bytes to model and back: JSON inputs, CloudEvents |
-//! | [`epoch`] | the epoch log's records, offset ranges and where to resume |
+//! | [`epoch`] | the epoch log's records, and where a record stands |
+//! | [`snapshot`] | the state after an epoch, in parts, from which a start goes on |
 //! | [`dataflow`] | the timely operators around `detect` |
 //! | [`kafka`] | reading partitions, the transactional committer, topics |
 //! | [`clickhouse`] | migrations, rows and the batch writer |
@@ -33,5 +34,6 @@ pub mod model;
 pub mod runtime;
 pub mod services;
 pub mod simulate;
+pub mod snapshot;
 pub mod telemetry;
 pub mod wire;

@@ -140,7 +140,7 @@ fn run(log: &Log, workers: usize, seed: u64) -> Given {
                         .collect();
                     let clocks = partitions
                         .keys()
-                        .map(|&at| (at, PartitionClock::new(INTERVAL_MS, 0, None)))
+                        .map(|&at| (at, PartitionClock::new(INTERVAL_MS)))
                         .collect::<Vec<_>>();
                     (!clocks.is_empty()).then(|| Feed {
                         input,

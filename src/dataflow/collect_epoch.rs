@@ -15,7 +15,7 @@ use crate::model::{DeadLetter, Epoch, Event, Input};
 struct Waiting {
     events: Vec<Event>,
     dead_letters: Vec<DeadLetter>,
-    ranges: BTreeMap<(Input, i32), (i64, i64)>,
+    ranges: BTreeMap<(Input, i32), OffsetRange>,
 }
 
 pub(super) fn collect_epoch<'scope>(
@@ -46,11 +46,12 @@ pub(super) fn collect_epoch<'scope>(
                 if let Some(epoch) = capability.least() {
                     let ranges = &mut waiting.entry(*epoch).or_default().ranges;
                     for range in data.drain(..) {
-                        let (first, next) = ranges
+                        let whole = ranges
                             .entry((range.input, range.partition))
-                            .or_insert((range.first, range.next));
-                        *first = range.first.min(*first);
-                        *next = range.next.max(*next);
+                            .or_insert(range);
+                        whole.first = whole.first.min(range.first);
+                        whole.next = whole.next.max(range.next);
+                        whole.latest_ms = whole.latest_ms.max(range.latest_ms);
                     }
                 }
             });
@@ -68,16 +69,7 @@ pub(super) fn collect_epoch<'scope>(
                     epoch: Epoch(epoch),
                     events: whole.events,
                     dead_letters: whole.dead_letters,
-                    ranges: whole
-                        .ranges
-                        .into_iter()
-                        .map(|((input, partition), (first, next))| OffsetRange {
-                            input,
-                            partition,
-                            first,
-                            next,
-                        })
-                        .collect(),
+                    ranges: whole.ranges.into_values().collect(),
                 }));
             }
         }

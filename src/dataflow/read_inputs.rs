@@ -245,13 +245,13 @@ struct PartitionState {
     /// Records sent and not known to be finished, by epoch.
     ahead: VecDeque<(Epoch, usize)>,
     ahead_total: usize,
-    /// What this activation has read: epoch, first and next offset.
-    range: Option<(Epoch, i64, i64)>,
+    /// What this activation has read: epoch, first and next offset, latest timestamp.
+    range: Option<(Epoch, i64, i64, TimeMs)>,
 }
 
 impl PartitionState {
     fn finish_range(&mut self, input: Input, ranges: &mut Outbox<OffsetRange>) {
-        if let Some((epoch, first, next)) = self.range.take() {
+        if let Some((epoch, first, next, latest_ms)) = self.range.take() {
             let count = (next - first) as usize;
             match self.ahead.back_mut() {
                 Some((last, total)) if *last == epoch => *total += count,
@@ -266,6 +266,7 @@ impl PartitionState {
                     partition,
                     first,
                     next,
+                    latest_ms,
                 },
             );
         }
@@ -379,11 +380,14 @@ impl<R: RecordReader> FeedState<R> {
                         .clock
                         .admit(record.source.offset, record.timestamp_ms, wall_ms);
                 let next = record.source.offset + 1;
+                let latest_ms = state.clock.latest_ms();
                 match &mut state.range {
-                    Some((open, _, end)) if *open == epoch => *end = next,
+                    Some((open, _, end, latest)) if *open == epoch => {
+                        (*end, *latest) = (next, latest_ms);
+                    }
                     _ => {
                         state.finish_range(input, &mut out.ranges);
-                        state.range = Some((epoch, record.source.offset, next));
+                        state.range = Some((epoch, record.source.offset, next, latest_ms));
                     }
                 }
                 out.decode(&record, epoch, at_ms, context);

@@ -1,4 +1,5 @@
-//! The epoch log: one record an epoch, in the same transaction as the epoch's outputs.
+//! The epoch log: one record an epoch, in the same transaction as the epoch's outputs, and
+//! the head, which says who writes and how far what follows the log has come.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use crate::model::{Epoch, Input, TimeMs};
 
 /// The offsets of one input partition that an epoch was made of: `first..next`.
 ///
-/// Every record names every partition, so that the newest record alone says where to resume;
-/// a partition that gave nothing has `first == next`.
+/// Every record names every partition, so that one record alone says where to go on; a
+/// partition that gave nothing has `first == next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffsetRange {
     /// The topic.
@@ -21,7 +22,22 @@ pub struct OffsetRange {
     pub first: i64,
     /// One past the last offset of the epoch.
     pub next: i64,
+    /// The largest Kafka timestamp read from the partition until then, ms since 1970: no later
+    /// record of the partition stands before it.
+    pub latest_ms: TimeMs,
 }
+
+/// How far one input partition has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The next offset.
+    pub next: i64,
+    /// As [`OffsetRange::latest_ms`]; 0 before the first record.
+    pub latest_ms: TimeMs,
+}
+
+/// How far every input partition has been read.
+pub type Positions = BTreeMap<(Input, i32), Position>;
 
 /// What is recorded of one epoch. Its wire format is JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +50,7 @@ pub struct EpochRecord {
     pub now_ms: TimeMs,
     /// How often the pipeline had been started when this was written.
     pub generation: u64,
-    /// Names the start that wrote this; random, since two jobs may start as one generation.
+    /// Names the start that wrote this.
     pub run: u64,
     /// The offsets of all inputs.
     pub ranges: Vec<OffsetRange>,
@@ -46,16 +62,82 @@ pub struct EpochRecord {
     pub hash: u64,
     /// The version of riderflow that wrote it.
     pub version: String,
+    /// A hash of what the pipeline file says of detection: under other rules, the same inputs
+    /// give other outputs.
+    pub rules: u64,
 }
 
-impl EpochRecord {
+/// Which snapshot: one a start and epoch, so that a job that was taken over can't pass its own
+/// off as its successor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SnapshotId {
+    /// It holds the state after this epoch.
+    pub epoch: Epoch,
+    /// The start that took it.
+    pub run: u64,
+}
+
+/// As in the snapshot's folder name: the epoch with leading zeros, then the run.
+impl std::fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016}-{:016x}", self.epoch.0, self.run)
+    }
+}
+
+/// Who writes, and how far what follows the log has come. The newest one holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// How often the pipeline has been started: 1 for the first start. No two starts share it,
+    /// since each commits its head before anything else.
+    pub generation: u64,
+    /// Names the start; random.
+    pub run: u64,
+    /// The snapshots that a start may go on from, oldest first. Only these: what else lies in
+    /// the store may be another job's.
+    pub snapshots: Vec<SnapshotId>,
+    /// ClickHouse has all rows of epochs up to this one.
+    pub stored: Option<Epoch>,
+    /// The version of riderflow that wrote it.
+    pub version: String,
+}
+
+/// A record of the log. Its wire format is JSON with a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum LogRecord {
+    /// Of an epoch.
+    Epoch(EpochRecord),
+    /// The head as of now.
+    Head(Head),
+}
+
+impl LogRecord {
     /// The log is a ring: compaction keeps the newest record of each key, so the log's size
-    /// is bounded and its newest epochs are always whole.
-    const RING: u64 = 65_536;
+    /// is bounded and its newest epochs are always whole: those of 29 hours at 10 a second.
+    const RING: u64 = 1 << 20;
+
+    /// The epoch's record, if it is one.
+    pub fn epoch(&self) -> Option<&EpochRecord> {
+        match self {
+            Self::Epoch(record) => Some(record),
+            Self::Head(_) => None,
+        }
+    }
+
+    /// The head, if it is one.
+    pub fn head(&self) -> Option<&Head> {
+        match self {
+            Self::Epoch(_) => None,
+            Self::Head(head) => Some(head),
+        }
+    }
 
     /// The record's message key.
     pub fn key(&self) -> String {
-        (self.epoch.0 % Self::RING).to_string()
+        match self {
+            Self::Epoch(record) => (record.epoch.0 % Self::RING).to_string(),
+            Self::Head(_) => "head".into(),
+        }
     }
 }
 
@@ -77,76 +159,9 @@ impl OutputHash {
     }
 }
 
-/// Where a job starts: what the log says was committed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resume {
-    /// The newest committed epoch and its `now`, if any epoch was ever committed.
-    pub last: Option<(Epoch, TimeMs)>,
-    /// The generation that this start is: 1 for the first.
-    pub generation: u64,
-    /// The next offset of each partition; a partition that isn't here was never read.
-    pub next: BTreeMap<(Input, i32), i64>,
-}
-
-impl Resume {
-    /// Folds the log, in any order, into where to resume.
-    pub fn from_log(records: impl IntoIterator<Item = EpochRecord>) -> Self {
-        let newest = records.into_iter().max_by_key(|record| record.epoch);
-        match newest {
-            None => Self {
-                generation: 1,
-                ..Self::default()
-            },
-            Some(record) => Self {
-                last: Some((record.epoch, record.now_ms)),
-                generation: record.generation + 1,
-                next: record
-                    .ranges
-                    .iter()
-                    .map(|range| ((range.input, range.partition), range.next))
-                    .collect(),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(epoch: u64, next: i64) -> EpochRecord {
-        EpochRecord {
-            epoch: Epoch(epoch),
-            interval_ms: 100,
-            now_ms: (epoch as i64 + 1) * 100,
-            generation: 3,
-            run: 7,
-            ranges: vec![OffsetRange {
-                input: Input::Updates,
-                partition: 1,
-                first: 0,
-                next,
-            }],
-            events: 0,
-            dead_letters: 0,
-            hash: 0,
-            version: "test".into(),
-        }
-    }
-
-    #[test]
-    fn resumes_after_the_newest_epoch_whatever_the_order_of_the_log() {
-        let resume = Resume::from_log([record(8, 80), record(9, 90), record(7, 70)]);
-        assert_eq!(resume.last, Some((Epoch(9), 1000)));
-        assert_eq!(resume.generation, 4);
-        assert_eq!(resume.next[&(Input::Updates, 1)], 90);
-    }
-
-    #[test]
-    fn an_empty_log_is_the_first_generation() {
-        let resume = Resume::from_log([]);
-        assert_eq!((resume.last, resume.generation), (None, 1));
-    }
 
     #[test]
     fn a_swap_of_two_outputs_changes_the_hash() {
@@ -170,4 +185,29 @@ mod tests {
 
     /// From the reference implementation (Python's xxhash).
     const GROUPS_OF_0_1_453_MAX: [u64; 4] = [217, 46, 188, 19];
+
+    #[test]
+    fn a_head_replaces_the_head_before_and_no_epoch() {
+        let head = Head {
+            generation: 4,
+            run: 7,
+            snapshots: vec![SnapshotId {
+                epoch: Epoch(5),
+                run: 7,
+            }],
+            stored: Some(Epoch(6)),
+            version: "test".into(),
+        };
+        let record = LogRecord::Head(head);
+        assert_eq!(record.key(), "head");
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(
+            text.starts_with(r#"{"record":"head","generation":4"#),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<LogRecord>(&text).expect("back"),
+            record
+        );
+    }
 }

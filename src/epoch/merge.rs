@@ -6,6 +6,8 @@
 //! frontier carries; so one that lags holds the others back to its timestamp, and one with
 //! nothing unread holds back nobody.
 
+use std::collections::VecDeque;
+
 use crate::model::{Epoch, TimeMs};
 
 /// How long it is believed that a partition has nothing unread, ms.
@@ -26,41 +28,43 @@ pub struct PartitionClock {
     at_end_as_of_ms: Option<TimeMs>,
     /// Records placed in the epoch of `floor`.
     placed: u32,
-    replay: Option<Replay>,
-}
-
-/// Records that an earlier generation has committed already, read again for their state.
-#[derive(Clone, Copy, Debug)]
-struct Replay {
-    /// The newest committed epoch: replayed records stand no later.
-    last: Epoch,
-    /// The first offset that is new.
-    until_offset: i64,
+    /// Committed epochs that are read again: each with the offset after its last.
+    replay: VecDeque<(Epoch, i64)>,
+    /// The first epoch that isn't committed: no new record stands before it.
+    open: Epoch,
 }
 
 impl PartitionClock {
-    /// A clock for a partition read from `start_offset`, where `committed` is the newest
-    /// committed epoch with the partition's next offset at its end.
-    pub fn new(interval_ms: u64, start_offset: i64, committed: Option<(Epoch, i64)>) -> Self {
-        let (floor, replay) = match committed {
-            None => (Epoch(0), None),
-            Some((last, next)) if start_offset < next => (
-                Epoch(0),
-                Some(Replay {
-                    last,
-                    until_offset: next,
-                }),
-            ),
-            Some((last, _)) => (Epoch(last.0 + 1), None),
-        };
+    /// A clock for a partition that is read from the start, when no epoch is committed.
+    pub fn new(interval_ms: u64) -> Self {
+        Self::resumed(interval_ms, 0, [], Epoch(0))
+    }
+
+    /// A clock for a partition that has been read up to `latest_ms` (see
+    /// [`super::Position::latest_ms`]). What `replay` lists, in order, is read again: each
+    /// epoch with the offset after its last, as the log recorded it. All records after those
+    /// are new, and none of them stands before epoch `open`.
+    pub fn resumed(
+        interval_ms: u64,
+        latest_ms: TimeMs,
+        replay: impl IntoIterator<Item = (Epoch, i64)>,
+        open: Epoch,
+    ) -> Self {
+        let replay: VecDeque<(Epoch, i64)> = replay.into_iter().collect();
         Self {
             interval_ms,
-            floor,
-            latest_ms: 0,
+            floor: replay.front().map_or(open, |(epoch, _)| *epoch),
+            latest_ms,
             at_end_as_of_ms: None,
             placed: 0,
             replay,
+            open,
         }
+    }
+
+    /// The largest Kafka timestamp read, ms since 1970.
+    pub fn latest_ms(&self) -> TimeMs {
+        self.latest_ms
     }
 
     /// The earliest epoch that this partition may still add to.
@@ -72,31 +76,46 @@ impl PartitionClock {
     pub fn admit(&mut self, offset: i64, timestamp_ms: TimeMs, wall_ms: TimeMs) -> (Epoch, TimeMs) {
         self.at_end_as_of_ms = None;
         self.latest_ms = self.latest_ms.max(timestamp_ms);
-        let by_time = Epoch::containing(self.latest_ms.min(wall_ms), self.interval_ms);
-        let epoch = match self.replay {
-            Some(replay) if offset < replay.until_offset => by_time.min(replay.last),
-            Some(replay) => {
-                self.replay = None;
-                by_time.max(Epoch(replay.last.0 + 1))
-            }
-            None if self.placed == EPOCH_LIMIT => by_time.max(Epoch(self.floor.0 + 1)),
-            None => by_time,
-        };
-        self.raise_floor(epoch);
-        self.placed += 1;
+        // Offsets that hold no record, such as a transaction's marker, end no epoch.
+        while let Some((_, next)) = self.replay.front()
+            && *next <= offset
+        {
+            self.end_replayed_epoch();
+        }
+        if self.replay.is_empty() {
+            let by_time = Epoch::containing(self.latest_ms.min(wall_ms), self.interval_ms);
+            let by_time = by_time.max(self.open);
+            self.raise_floor(match self.placed == EPOCH_LIMIT {
+                true => by_time.max(Epoch(self.floor.0 + 1)),
+                false => by_time,
+            });
+            self.placed += 1;
+        }
+        let epoch = self.floor;
         let at_ms = self.latest_ms.clamp(
-            self.floor.start_ms(self.interval_ms),
-            self.floor.now_ms(self.interval_ms) - 1,
+            epoch.start_ms(self.interval_ms),
+            epoch.now_ms(self.interval_ms) - 1,
         );
-        (self.floor, at_ms)
+        if let Some((_, next)) = self.replay.front()
+            && *next == offset + 1
+        {
+            self.end_replayed_epoch();
+        }
+        (epoch, at_ms)
+    }
+
+    /// Nothing more of the oldest replayed epoch will come.
+    fn end_replayed_epoch(&mut self) {
+        self.replay.pop_front();
+        let next = self.replay.front().map_or(self.open, |(epoch, _)| *epoch);
+        self.raise_floor(next);
     }
 
     /// The partition had nothing unread as of `as_of_ms`: it follows the wall clock.
     pub fn reached_end(&mut self, as_of_ms: TimeMs) {
         self.at_end_as_of_ms = Some(as_of_ms);
-        if let Some(replay) = self.replay.take() {
-            self.raise_floor(Epoch(replay.last.0 + 1));
-        }
+        self.replay.clear();
+        self.raise_floor(self.open);
     }
 
     /// What was known of the partition's end no longer holds. Returns whether anything was.
@@ -132,7 +151,7 @@ mod tests {
     const WALL: TimeMs = 1_000_000;
 
     fn fresh() -> PartitionClock {
-        PartitionClock::new(100, 0, None)
+        PartitionClock::new(100)
     }
 
     #[test]
@@ -204,16 +223,30 @@ mod tests {
     }
 
     #[test]
-    fn replayed_records_stand_in_committed_epochs_and_new_ones_after_them() {
-        let mut clock = PartitionClock::new(100, 5, Some((Epoch(50), 7)));
-        assert_eq!(clock.admit(5, 4_900, WALL), (Epoch(49), 4_900));
+    fn replayed_records_stand_in_their_recorded_epochs_and_new_ones_after_them() {
+        let replay = [(Epoch(47), 6), (Epoch(50), 8)];
+        let mut clock = PartitionClock::resumed(100, 4_750, replay, Epoch(52));
+        assert_eq!(clock.floor(), Epoch(47));
+        assert_eq!(clock.admit(5, 4_100, WALL), (Epoch(47), 4_750));
+        assert_eq!(clock.floor(), Epoch(50), "nothing more of 47 can come");
         assert_eq!(clock.admit(6, 5_555, WALL), (Epoch(50), 5_099));
-        assert_eq!(clock.admit(7, 5_060, WALL), (Epoch(55), 5_555));
+        assert_eq!(clock.admit(7, 5_060, WALL), (Epoch(50), 5_099));
+        assert_eq!(clock.floor(), Epoch(52));
+        assert_eq!(clock.admit(8, 5_060, WALL), (Epoch(55), 5_555));
+    }
+
+    #[test]
+    fn an_offset_without_a_record_ends_a_replayed_epoch_with_the_next_record() {
+        let replay = [(Epoch(47), 6), (Epoch(50), 9)];
+        let mut clock = PartitionClock::resumed(100, 0, replay, Epoch(51));
+        assert_eq!(clock.admit(4, 4_700, WALL), (Epoch(47), 4_700));
+        assert_eq!(clock.admit(7, 4_800, WALL), (Epoch(50), 5_000));
+        assert_eq!(clock.admit(9, 4_900, WALL), (Epoch(51), 5_100));
     }
 
     #[test]
     fn a_replay_that_ends_at_the_partitions_end_is_over() {
-        let mut clock = PartitionClock::new(100, 5, Some((Epoch(50), 7)));
+        let mut clock = PartitionClock::resumed(100, 0, [(Epoch(50), 7)], Epoch(51));
         clock.admit(5, 4_900, WALL);
         clock.reached_end(WALL);
         assert_eq!(clock.floor(), Epoch(51));
@@ -221,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_partition_without_replay_starts_after_the_committed_epoch() {
-        let clock = PartitionClock::new(100, 7, Some((Epoch(50), 7)));
+        let clock = PartitionClock::resumed(100, 0, [], Epoch(51));
         assert_eq!(clock.floor(), Epoch(51));
     }
 }

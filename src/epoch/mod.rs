@@ -1,15 +1,17 @@
 //! Epochs: what each was made of, and where a job resumes.
 //!
-//! Owns the record that the epoch log keeps ([`EpochRecord`]), the sums that make a torn
-//! transaction visible ([`OutputHash`]), the stable key groups, and the arithmetic of
-//! resuming ([`Resume`]). It knows no Kafka and no timely: bytes come in, offsets go out.
+//! Owns the records of the epoch log ([`LogRecord`]), the sums that make a torn transaction
+//! visible ([`OutputHash`]), the stable key groups, and where a record stands
+//! ([`PartitionClock`]). It knows no Kafka and no timely: bytes come in, offsets go out.
 
 mod input;
 mod log;
 mod merge;
 
 pub use input::{Polled, Record, RecordReader};
-pub use log::{EpochRecord, OffsetRange, OutputHash, Resume};
+pub use log::{
+    EpochRecord, Head, LogRecord, OffsetRange, OutputHash, Position, Positions, SnapshotId,
+};
 pub use merge::PartitionClock;
 
 use twox_hash::XxHash3_64;

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::client::{KafkaError, Logged, base_config};
 use super::{DEAD_LETTERS, NOTIFICATIONS, epoch_log_topic, read_epoch_log};
-use crate::epoch::EpochRecord;
+use crate::epoch::{EpochRecord, Head, LogRecord};
 use crate::model::{DeadLetter, Epoch};
 use crate::wire::{EncodedEvent, ce_source, dead_letter_headers};
 
@@ -80,8 +80,6 @@ pub struct EpochToCommit {
 /// What a commit did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The newest epoch of the transaction.
-    pub epoch: Epoch,
     /// How often it had to be tried.
     pub attempts: u32,
 }
@@ -113,25 +111,22 @@ impl Committer {
         })
     }
 
-    /// Commits `epochs`, which are in order, in one transaction. Waits as long as Kafka is
-    /// away.
+    /// Commits `epochs`, which are in order, and the head, if given, in one transaction. Waits
+    /// as long as Kafka is away.
     ///
     /// # Errors
     /// Only what no retry can mend.
-    pub fn commit(&mut self, epochs: &[EpochToCommit]) -> Result<Committed, CommitError> {
+    pub fn commit(
+        &mut self,
+        epochs: &[EpochToCommit],
+        head: &Head,
+    ) -> Result<Committed, CommitError> {
         self.value_limit = usize::MAX;
-        let newest = epochs
-            .last()
-            .expect("there is an epoch to commit")
-            .record
-            .epoch;
+        let newest = epochs.last().map(|epoch| epoch.record.epoch);
         let mut waiting = epochs;
         for attempts in 1.. {
-            let Err(error) = self.write(waiting) else {
-                return Ok(Committed {
-                    epoch: newest,
-                    attempts,
-                });
+            let Err(error) = self.write(waiting, head) else {
+                return Ok(Committed { attempts });
             };
             let too_large =
                 error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
@@ -140,38 +135,38 @@ impl Committer {
             } else {
                 self.refuse_what_no_retry_mends(&error, newest)?;
             }
-            tracing::warn!(
-                "commit of epochs to {} has no clear outcome ({error}); asking the log",
-                newest.0
-            );
-            // Our own newest record, or one from before us; anything else is another job's.
-            let newest_known = self.start_over()?;
-            let own = &waiting[0].record;
-            if let Some(known) = &newest_known
-                && known.run != own.run
-                && known.generation >= own.generation
+            tracing::warn!("a commit has no clear outcome ({error}); asking the log");
+            let log = self.start_over()?;
+            let heads = log.iter().rev();
+            let newest_head = heads.filter_map(LogRecord::head).next();
+            // Our own, or one from before us; anything else is another job's.
+            if let Some(other) = newest_head
+                && other.run != head.run
+                && other.generation >= head.generation
             {
                 return Err(CommitError::Fenced {
                     pipeline: self.pipeline.clone(),
                 });
             }
-            let committed = newest_known.map(|record| record.epoch);
+            let committed = log
+                .iter()
+                .filter_map(LogRecord::epoch)
+                .map(|it| it.epoch)
+                .max();
             let known = waiting
                 .iter()
                 .take_while(|epoch| committed.is_some_and(|last| epoch.record.epoch <= last))
                 .count();
             waiting = &waiting[known..];
-            if waiting.is_empty() {
-                return Ok(Committed {
-                    epoch: newest,
-                    attempts,
-                });
+            let is_head_known = newest_head == Some(head);
+            if waiting.is_empty() && is_head_known {
+                return Ok(Committed { attempts });
             }
         }
         unreachable!("the attempts don't end")
     }
 
-    fn write(&self, epochs: &[EpochToCommit]) -> Result<(), ClientError> {
+    fn write(&self, epochs: &[EpochToCommit], head: &Head) -> Result<(), ClientError> {
         let began = Instant::now();
         let deadline = began + DRAIN_TIMEOUT;
         self.producer.begin_transaction()?;
@@ -212,17 +207,9 @@ impl Committer {
                 record.payload = value;
                 self.send(record, deadline)?;
             }
-            let record = serde_json::to_vec(&epoch.record)
-                .expect("an epoch record is made of numbers and text");
-            let key = epoch.record.key();
-            self.send(
-                BaseRecord::to(&self.log_topic)
-                    .partition(0)
-                    .key(&key)
-                    .payload(&record),
-                deadline,
-            )?;
+            self.send_record(&LogRecord::Epoch(epoch.record.clone()), deadline)?;
         }
+        self.send_record(&LogRecord::Head(head.clone()), deadline)?;
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(Duration::ZERO);
             if Instant::now() > deadline {
@@ -232,6 +219,13 @@ impl Committer {
         }
         self.producer
             .commit_transaction(ATTEMPT_TIMEOUT.saturating_sub(began.elapsed()))
+    }
+
+    fn send_record(&self, record: &LogRecord, deadline: Instant) -> Result<(), ClientError> {
+        let value =
+            serde_json::to_vec(record).expect("a record of the log is made of numbers and text");
+        let to = BaseRecord::to(&self.log_topic).partition(0);
+        self.send(to.key(&record.key()).payload(&value), deadline)
     }
 
     /// Hands one message over; waits while the client's queue is full.
@@ -264,7 +258,7 @@ impl Committer {
     fn refuse_what_no_retry_mends(
         &self,
         error: &ClientError,
-        epoch: Epoch,
+        epoch: Option<Epoch>,
     ) -> Result<(), CommitError> {
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         let code = fatal.or(error.rdkafka_error_code());
@@ -294,7 +288,7 @@ impl Committer {
             })
         } else if refused {
             Err(CommitError::Refused {
-                epoch,
+                epoch: epoch.unwrap_or(Epoch(0)),
                 cause: error.clone(),
             })
         } else if fatal.is_some() || matches!(error, ClientError::Transaction(e) if e.is_fatal()) {
@@ -304,16 +298,21 @@ impl Committer {
         }
     }
 
-    /// A new producer, and the newest record that the log holds. Waits while Kafka is away.
-    fn start_over(&mut self) -> Result<Option<EpochRecord>, CommitError> {
+    /// A new producer, and what the log's end holds: a head and an epoch, if there are any.
+    /// Waits while Kafka is away.
+    fn start_over(&mut self) -> Result<Vec<LogRecord>, CommitError> {
+        let is_enough = |log: &[LogRecord]| {
+            log.iter().any(|record| record.head().is_some())
+                && log.iter().any(|record| record.epoch().is_some())
+        };
         loop {
             std::thread::sleep(BACK_OFF);
             let asked = new_producer(&self.brokers, &self.pipeline).and_then(|producer| {
                 self.producer = producer;
-                Ok(read_epoch_log(&self.brokers, &self.pipeline)?)
+                Ok(read_epoch_log(&self.brokers, &self.pipeline, is_enough)?)
             });
             match asked {
-                Ok(log) => return Ok(log.into_iter().max_by_key(|record| record.epoch)),
+                Ok(log) => return Ok(log),
                 Err(CommitError::Kafka(error)) => {
                     tracing::warn!("waiting for Kafka: {error}");
                 }

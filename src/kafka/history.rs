@@ -1,4 +1,4 @@
-//! Reads a topic from its beginning to its end, committed records only.
+//! Reads a topic to its end, from its beginning or from a while before, committed records only.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -24,13 +24,14 @@ pub struct PastRecord<'a> {
 }
 
 /// Hands every committed record of `topic` to `visit`, each partition in its order, up to
-/// where the partitions end now.
+/// where the partitions end now; of each partition only its `last` so many offsets, if given.
 ///
 /// # Errors
 /// When Kafka does not answer, or the topic isn't there.
 pub fn read_to_end(
     brokers: &str,
     topic: &str,
+    last: Option<i64>,
     visit: &mut dyn FnMut(PastRecord<'_>),
 ) -> Result<(), KafkaError> {
     let Partitions(count) = partitions_of(brokers, &[topic])?[0];
@@ -40,8 +41,20 @@ pub fn read_to_end(
         .map_err(KafkaError::failed("make a Kafka consumer"))?;
     let mut assignment = TopicPartitionList::new();
     for partition in 0..count {
+        let from = match last {
+            None => Offset::Beginning,
+            Some(last) => {
+                let (first, next) = consumer
+                    .fetch_watermarks(topic, partition, ANSWER_TIMEOUT)
+                    .map_err(|cause| KafkaError::Unreachable {
+                        brokers: brokers.into(),
+                        cause,
+                    })?;
+                Offset::Offset(first.max(next - last))
+            }
+        };
         assignment
-            .add_partition_offset(topic, partition, Offset::Beginning)
+            .add_partition_offset(topic, partition, from)
             .map_err(KafkaError::failed("name a partition"))?;
     }
     consumer

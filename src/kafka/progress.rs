@@ -1,12 +1,11 @@
 //! Tells ordinary lag tools how far the job is: offsets of committed epochs, committed under
 //! the pipeline's consumer group, beside the transaction.
 
-use std::collections::BTreeMap;
-
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, reading_config};
+use crate::epoch::Positions;
 use crate::model::Input;
 
 /// Commits offsets and asks for the partitions' ends.
@@ -34,9 +33,10 @@ impl Progress {
     ///
     /// # Errors
     /// When Kafka does not take them; the epoch log has them all the same.
-    pub fn commit(&self, next: &BTreeMap<(Input, i32), i64>) -> Result<(), KafkaError> {
+    pub fn commit(&self, positions: &Positions) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
-        for (&(input, partition), &offset) in next {
+        for (&(input, partition), position) in positions {
+            let offset = position.next;
             list.add_partition_offset(input.topic(), partition, Offset::Offset(offset))
                 .map_err(KafkaError::failed("name a partition"))?;
         }

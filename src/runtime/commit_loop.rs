@@ -4,20 +4,19 @@
 //! committed; while the writer's bound is reached, this thread waits for it.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Control, JobError, Offsets, wall_clock_ms};
+use super::{Control, JobError, wall_clock_ms};
 use crate::clickhouse::{Rows, StoredEvent, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
-use crate::epoch::{EpochRecord, OffsetRange, OutputHash, Resume};
+use crate::epoch::{EpochRecord, Head, OffsetRange, OutputHash, Position, Positions};
 use crate::kafka::{Committer, EpochToCommit};
-use crate::model::{Cause, Epoch, Event, Input, Location, WindowRows};
+use crate::model::{Cause, Epoch, Event, Location, WindowRows};
 use crate::telemetry::Metrics;
 use crate::wire;
 
@@ -31,11 +30,13 @@ pub(super) struct Parts {
     pub(super) pipeline: Pipeline,
     pub(super) committer: Committer,
     pub(super) writer: Option<Writer>,
-    pub(super) resume: Resume,
+    pub(super) head: Head,
+    /// The newest committed epoch.
+    pub(super) last: Option<Epoch>,
     /// Of every input partition.
-    pub(super) next: Offsets,
+    pub(super) positions: Positions,
     /// Told after each commit.
-    pub(super) committed: Arc<Mutex<Offsets>>,
+    pub(super) committed: Arc<Mutex<Positions>>,
     pub(super) received: Receiver<Output>,
     pub(super) metrics: Metrics,
     pub(super) control: Arc<Control>,
@@ -55,12 +56,10 @@ pub(super) fn spawn(parts: Parts) -> JoinHandle<()> {
 
 struct CommitLoop {
     parts: Parts,
-    /// Names this start.
-    run: u64,
     /// The newest committed epoch.
     last: Option<Epoch>,
-    /// Next offsets, of every input partition, after `waiting`.
-    next: Offsets,
+    /// Of every input partition, after `waiting`.
+    positions: Positions,
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
     rows: BTreeMap<Epoch, Vec<Vec<Location>>>,
@@ -71,9 +70,8 @@ struct CommitLoop {
 impl CommitLoop {
     fn new(parts: Parts) -> Self {
         Self {
-            run: RandomState::new().build_hasher().finish(),
-            last: parts.resume.last.map(|(epoch, _)| epoch),
-            next: parts.next.clone(),
+            last: parts.last,
+            positions: parts.positions.clone(),
             waiting: Vec::new(),
             waiting_events: Vec::new(),
             rows: BTreeMap::new(),
@@ -150,36 +148,35 @@ impl CommitLoop {
                 letter.value.as_deref().unwrap_or_default(),
             ]);
         }
-        let mut ranges: BTreeMap<(Input, i32), OffsetRange> = self
-            .next
-            .iter()
-            .map(|(&(input, partition), &next)| {
-                (
-                    (input, partition),
-                    OffsetRange {
-                        input,
-                        partition,
-                        first: next,
-                        next,
-                    },
-                )
-            })
-            .collect();
-        for range in output.ranges {
-            ranges.insert((range.input, range.partition), range);
-            self.next.insert((range.input, range.partition), range.next);
+        let mut ranges = Vec::new();
+        let mut given = output.ranges.into_iter().peekable();
+        for (&(input, partition), position) in &mut self.positions {
+            let own = |range: &OffsetRange| (range.input, range.partition) == (input, partition);
+            let range = given.next_if(own).unwrap_or(OffsetRange {
+                input,
+                partition,
+                first: position.next,
+                next: position.next,
+                latest_ms: position.latest_ms,
+            });
+            *position = Position {
+                next: range.next,
+                latest_ms: range.latest_ms,
+            };
+            ranges.push(range);
         }
         let record = EpochRecord {
             epoch: output.epoch,
             interval_ms,
             now_ms: output.epoch.now_ms(interval_ms),
-            generation: self.parts.resume.generation,
-            run: self.run,
-            ranges: ranges.into_values().collect(),
+            generation: self.parts.head.generation,
+            run: self.parts.head.run,
+            ranges,
             events: events.len() as u64,
             dead_letters: output.dead_letters.len() as u64,
             hash: hash.value(),
             version: env!("CARGO_PKG_VERSION").into(),
+            rules: 0,
         };
         self.waiting.push(EpochToCommit {
             record,
@@ -194,15 +191,18 @@ impl CommitLoop {
             return Ok(());
         }
         let began = Instant::now();
-        let committed = self.parts.committer.commit(&self.waiting)?;
-        self.last = Some(committed.epoch);
+        self.parts
+            .committer
+            .commit(&self.waiting, &self.parts.head)?;
+        let newest = self.waiting[self.waiting.len() - 1].record.epoch;
+        self.last = Some(newest);
         self.count(began);
         self.parts
             .committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&self.next);
-        self.pass_rows_on(committed.epoch)
+            .clone_from(&self.positions);
+        self.pass_rows_on(newest)
     }
 
     fn count(&self, began: Instant) {

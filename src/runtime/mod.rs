@@ -13,7 +13,6 @@ mod commit_loop;
 mod progress_loop;
 mod start;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -28,7 +27,7 @@ use crate::clickhouse;
 use crate::config::Pipeline;
 use crate::dataflow::{self, Context, Feed, Output, Progress};
 use crate::kafka::{CommitError, KafkaError, Reader};
-use crate::model::{Epoch, Input, TimeMs};
+use crate::model::{Epoch, TimeMs};
 use crate::telemetry::{Condition, Health, Heartbeat, Metrics, ServeError, Server, serve};
 use start::Start;
 
@@ -78,9 +77,6 @@ pub enum JobError {
     Failed(String),
 }
 
-/// The next offset of each input partition.
-type Offsets = BTreeMap<(Input, i32), i64>;
-
 /// The first failure, and the wish to stop.
 #[derive(Default)]
 struct Control {
@@ -128,17 +124,18 @@ impl Job {
             .transpose()?;
 
         let start = Start::prepare(pipeline)?;
-        let writer = start::open_writer(pipeline, start.resume.generation, &metrics)?;
+        let writer = start::open_writer(pipeline, start.head.generation, &metrics)?;
         let control = Arc::new(Control::default());
         let (outputs, received) = sync_channel(CHANNEL_BOUND);
 
-        let offsets = Arc::new(Mutex::new(start.next.clone()));
+        let offsets = Arc::new(Mutex::new(start.positions.clone()));
         let commit_thread = commit_loop::spawn(commit_loop::Parts {
             pipeline: pipeline.clone(),
             committer: start.committer,
             writer,
-            resume: start.resume.clone(),
-            next: start.next,
+            head: start.head,
+            last: start.last,
+            positions: start.positions,
             committed: Arc::clone(&offsets),
             received,
             metrics: metrics.clone(),
@@ -146,11 +143,12 @@ impl Job {
         });
         let progress_thread =
             progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
-        let last_now_ms = start.resume.last.map_or(0, |(_, now_ms)| now_ms);
+        let interval_ms = pipeline.epoch.interval_ms;
+        let last_now_ms = start.last.map_or(0, |last| last.now_ms(interval_ms));
         let clock = Arc::new(JobClock::new(last_now_ms));
         let workers = Workers {
             pipeline: pipeline.clone(),
-            windows: start::windows(pipeline, start.reread_from_ms),
+            windows: start::windows(pipeline),
             readings: start.readings,
             control: Arc::clone(&control),
             metrics: metrics.clone(),
@@ -407,7 +405,7 @@ impl Workers {
             }
             let offsets: Vec<_> = own
                 .iter()
-                .map(|start| (start.partition, start.offset))
+                .map(|start| (start.partition, start.from.next))
                 .collect();
             feeds.push(Feed {
                 input: reading.input,

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Control, JobError, Offsets};
+use super::{Control, JobError};
 use crate::config::Pipeline;
+use crate::epoch::Positions;
 use crate::kafka::{KafkaError, Progress};
 use crate::model::Input;
 use crate::telemetry::Metrics;
@@ -18,7 +19,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn spawn(
     pipeline: &Pipeline,
-    committed: Arc<Mutex<Offsets>>,
+    committed: Arc<Mutex<Positions>>,
     metrics: Metrics,
     control: Arc<Control>,
 ) -> JoinHandle<()> {
@@ -31,7 +32,7 @@ pub(super) fn spawn(
                 Ok(progress) => progress,
                 Err(error) => return control.fail(error.into()),
             };
-            let mut told = Offsets::new();
+            let mut told = Positions::new();
             let mut next_turn = Instant::now();
             let mut next_count = Instant::now() + COUNT_EVERY;
             loop {
@@ -66,13 +67,14 @@ pub(super) fn spawn(
 fn tell(
     progress: &Progress,
     metrics: &Metrics,
-    told: &Offsets,
-    now: &Offsets,
+    told: &Positions,
+    now: &Positions,
 ) -> Result<(), KafkaError> {
     if now != told && !now.is_empty() {
         progress.commit(now)?;
     }
-    for (&(input, partition), &next) in now {
+    for (&(input, partition), position) in now {
+        let next = position.next;
         metrics
             .lag
             .set(input, partition, progress.lag(input, partition, next)?);
@@ -81,7 +83,7 @@ fn tell(
 }
 
 /// A partition that nobody reads; a broker that doesn't answer will be asked again.
-fn new_partitions(progress: &Progress, told: &Offsets) -> Option<JobError> {
+fn new_partitions(progress: &Progress, told: &Positions) -> Option<JobError> {
     Input::ALL.into_iter().find_map(|input| {
         let read = told.keys().filter(|(other, _)| *other == input).count();
         let there = progress.partitions(input).ok()?;

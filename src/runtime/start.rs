@@ -1,6 +1,6 @@
 //! Where a job starts: what the log says, and what Kafka still holds.
 
-use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use crate::clickhouse::migrate::{self, MigrateError};
@@ -8,20 +8,13 @@ use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::windows;
 use crate::detect::Rules;
-use crate::epoch::{PartitionClock, Resume};
+use crate::epoch::{EpochRecord, Head, LogRecord, PartitionClock, Position, Positions};
 use crate::kafka::{self, Committer, Partitions};
 use crate::model::{Epoch, Input, TimeMs};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
 
-use super::{JobError, Offsets};
-
-/// How far back updates are read again at a start, so that drivers' last fixes and visits
-/// are known; what they told is not told again.
-const WARM_UP_MS: TimeMs = 10 * 60 * 1000;
-/// As many updates are read again for the windows' sake, back to the horizon: some seconds of
-/// work. Where there are more, windows are known only from the warm-up on.
-const REREAD_LIMIT: i64 = 2_000_000;
+use super::JobError;
 
 /// The partitions of one input, and where each is read from.
 pub(super) struct Reading {
@@ -32,26 +25,29 @@ pub(super) struct Reading {
 /// Where one partition is read from.
 pub(super) struct PartitionStart {
     pub(super) partition: i32,
-    pub(super) offset: i64,
-    /// The newest committed epoch, with this partition's next offset at its end.
-    committed: Option<(Epoch, i64)>,
+    pub(super) from: Position,
+    /// Committed epochs that are read again, each with the offset after its last.
+    replay: Vec<(Epoch, i64)>,
+    /// The first epoch that isn't committed.
+    open: Epoch,
 }
 
 impl PartitionStart {
     pub(super) fn clock(&self, interval_ms: u64) -> PartitionClock {
-        PartitionClock::new(interval_ms, self.offset, self.committed)
+        let replay = self.replay.iter().copied();
+        PartitionClock::resumed(interval_ms, self.from.latest_ms, replay, self.open)
     }
 }
 
 /// All that is settled before a thread starts.
 pub(super) struct Start {
     pub(super) committer: Committer,
-    pub(super) resume: Resume,
+    pub(super) head: Head,
+    /// The newest committed epoch.
+    pub(super) last: Option<Epoch>,
     pub(super) readings: Vec<Reading>,
-    /// Updates were all read again from this Kafka time on; `None`: from the first there is.
-    pub(super) reread_from_ms: Option<TimeMs>,
-    /// The next offset of every input partition: as committed, or where it is first read from.
-    pub(super) next: Offsets,
+    /// How far each partition has been read in committed epochs, or where it is first read from.
+    pub(super) positions: Positions,
 }
 
 impl Start {
@@ -63,9 +59,10 @@ impl Start {
         topics.extend([kafka::NOTIFICATIONS, kafka::DEAD_LETTERS, &log_topic]);
         let counts = kafka::partitions_of(brokers, &topics)?;
 
-        let committer = Committer::take_over(brokers, &pipeline.name)?;
-        let log = kafka::read_epoch_log(brokers, &pipeline.name)?;
-        if let Some(record) = log.iter().max_by_key(|record| record.epoch)
+        let mut committer = Committer::take_over(brokers, &pipeline.name)?;
+        let log = kafka::read_epoch_log(brokers, &pipeline.name, |_| false)?;
+        let epochs: Vec<&EpochRecord> = log.iter().filter_map(LogRecord::epoch).collect();
+        if let Some(record) = epochs.last()
             && record.interval_ms != pipeline.epoch.interval_ms
         {
             return Err(JobError::Refused(format!(
@@ -73,110 +70,66 @@ impl Start {
                 pipeline.epoch.interval_ms, pipeline.name, record.interval_ms
             )));
         }
-        let resume = Resume::from_log(log);
+        let before = log.iter().rev().find_map(LogRecord::head);
+        let head = Head {
+            generation: before.map_or(0, |before| before.generation) + 1,
+            run: RandomState::new().build_hasher().finish(),
+            snapshots: Vec::new(),
+            stored: None,
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        committer.commit(&[], &head)?;
 
-        let reread_from_ms = reread_from(pipeline, &resume)?;
-
+        let last = epochs.last().map(|record| record.epoch);
         let mut readings = Vec::new();
-        let mut next = Offsets::new();
+        let mut positions = Positions::new();
         for (input, Partitions(count)) in Input::ALL.into_iter().zip(counts) {
-            let reading = reading(brokers, &resume, input, count, reread_from_ms)?;
-            for start in &reading.partitions {
-                let at = (input, start.partition);
-                next.insert(at, resume.next.get(&at).copied().unwrap_or(start.offset));
+            let wanted: Vec<(i32, Option<i64>)> = (0..count).map(|at| (at, None)).collect();
+            let mut partitions = Vec::new();
+            for start in kafka::start_offsets(brokers, input, &wanted)? {
+                let of_partition = epochs.iter().filter_map(|record| {
+                    let mut ranges = record.ranges.iter();
+                    let range = ranges
+                        .find(|range| (range.input, range.partition) == (input, start.partition))?;
+                    Some((record.epoch, range))
+                });
+                let ranges: Vec<_> = of_partition.collect();
+                let first = ranges
+                    .first()
+                    .map_or(start.offset, |(_, range)| range.first);
+                let mut position = Position {
+                    next: first,
+                    latest_ms: 0,
+                };
+                let from = position;
+                if let Some((_, range)) = ranges.last() {
+                    position = Position {
+                        next: range.next,
+                        latest_ms: range.latest_ms,
+                    };
+                }
+                positions.insert((input, start.partition), position);
+                partitions.push(PartitionStart {
+                    partition: start.partition,
+                    from,
+                    replay: ranges
+                        .iter()
+                        .filter(|(_, range)| range.first < range.next)
+                        .map(|(epoch, range)| (*epoch, range.next))
+                        .collect(),
+                    open: Epoch(last.map_or(0, |last| last.0 + 1)),
+                });
             }
-            readings.push(reading);
+            readings.push(Reading { input, partitions });
         }
         Ok(Self {
             committer,
-            resume,
+            head,
+            last,
             readings,
-            reread_from_ms,
-            next,
+            positions,
         })
     }
-}
-
-/// How far back updates are read again: as far as windows reach, if that is not too much.
-fn reread_from(pipeline: &Pipeline, resume: &Resume) -> Result<Option<TimeMs>, JobError> {
-    let Some((_, now_ms)) = resume.last else {
-        return Ok(None);
-    };
-    let warm_up_ms = now_ms - WARM_UP_MS;
-    let horizon_ms = now_ms - milliseconds(pipeline.windows.horizon_s);
-    if !has_windows(pipeline) || horizon_ms > warm_up_ms {
-        return Ok(Some(warm_up_ms));
-    }
-    let updates = resume
-        .next
-        .iter()
-        .filter(|((input, _), _)| *input == Input::Updates);
-    let ends: BTreeMap<i32, i64> = updates.map(|((_, at), next)| (*at, *next)).collect();
-    let partitions: Vec<i32> = ends.keys().copied().collect();
-    let input = Input::Updates;
-    let found = kafka::offsets_since(&pipeline.kafka.brokers, input, &partitions, horizon_ms)?;
-    let again = found
-        .into_iter()
-        .filter_map(|(partition, first)| Some((ends.get(&partition)? - first?).max(0)));
-    let is_little = again.sum::<i64>() <= REREAD_LIMIT;
-    Ok(Some(if is_little { horizon_ms } else { warm_up_ms }))
-}
-
-/// Orders and fences are read whole, since they are state; updates from a while before the
-/// newest committed epoch, or, at the first start, from the first that Kafka holds.
-fn reading(
-    brokers: &str,
-    resume: &Resume,
-    input: Input,
-    count: i32,
-    reread_from_ms: Option<TimeMs>,
-) -> Result<Reading, JobError> {
-    let partitions: Vec<i32> = (0..count).collect();
-    let next = |partition| resume.next.get(&(input, partition)).copied();
-    let wanted: Vec<(i32, Option<i64>)> = match (input, reread_from_ms) {
-        (Input::Updates, Some(from_ms)) => {
-            kafka::offsets_since(brokers, input, &partitions, from_ms)?
-                .into_iter()
-                .map(|(partition, offset)| {
-                    let earliest = [offset, next(partition)].into_iter().flatten().min();
-                    (partition, next(partition).and(earliest))
-                })
-                .collect()
-        }
-        _ => partitions
-            .iter()
-            .map(|&partition| (partition, None))
-            .collect(),
-    };
-    let starts = kafka::start_offsets(brokers, input, &wanted)?;
-    for &kafka::StartOffset {
-        partition, first, ..
-    } in &starts
-    {
-        if let Some(next) = next(partition)
-            && input == Input::Updates
-            && next < first
-        {
-            return Err(JobError::Refused(format!(
-                "Kafka no longer holds {}[{partition}] from offset {next}, where this job would go \
-                 on; it begins at {first} now, so {} updates were removed unread; lengthen \
-                 retention.ms, or reset the pipeline to accept the gap",
-                input.topic(),
-                first - next
-            )));
-        }
-    }
-    let partitions = starts
-        .into_iter()
-        .map(|start| PartitionStart {
-            partition: start.partition,
-            offset: start.offset,
-            committed: resume
-                .last
-                .map(|(epoch, _)| (epoch, next(start.partition).unwrap_or(start.offset))),
-        })
-        .collect();
-    Ok(Reading { input, partitions })
 }
 
 pub(super) fn limits(pipeline: &Pipeline) -> Limits {
@@ -211,27 +164,20 @@ fn has_windows(pipeline: &Pipeline) -> bool {
     pipeline.windows.enabled && pipeline.clickhouse.enabled
 }
 
-/// Which windows to compute. After a restart those are known that began after what was read
-/// again did.
-pub(super) fn windows(
-    pipeline: &Pipeline,
-    reread_from_ms: Option<TimeMs>,
-) -> Option<windows::Settings> {
+/// Which windows to compute.
+pub(super) fn windows(pipeline: &Pipeline) -> Option<windows::Settings> {
     let config = &pipeline.windows;
     let hop_s = if config.hop_s == 0 {
         config.size_s
     } else {
         config.hop_s
     };
-    // An update may be ahead of its Kafka timestamp by the limit.
-    let future_limit_ms = milliseconds(pipeline.updates.future_limit_s);
-    let known_from_ms = reread_from_ms.map_or(TimeMs::MIN, |from_ms| from_ms + future_limit_ms);
     has_windows(pipeline).then_some(windows::Settings {
         size_ms: config.size_s * 1000,
         hop_ms: hop_s * 1000,
         session_gap_ms: milliseconds(config.session_gap_s),
         horizon_ms: milliseconds(config.horizon_s),
-        known_from_ms,
+        known_from_ms: TimeMs::MIN,
     })
 }
 

@@ -79,7 +79,7 @@ impl Summary {
         };
         let in_kafka = |topic: &str, visit: &mut dyn FnMut(&[u8])| -> Result<u64, Failure> {
             let mut records = 0;
-            read_to_end(&pipeline.kafka.brokers, topic, &mut |record| {
+            read_to_end(&pipeline.kafka.brokers, topic, None, &mut |record| {
                 records += 1;
                 visit(record.value.unwrap_or_default());
             })
