@@ -18,6 +18,7 @@
 //! | [`services`] | a real Kafka and ClickHouse as child processes |
 //! | [`simulate`] | a city of drivers, orders and fences |
 //! | [`telemetry`] | metrics and health over HTTP |
+//! | [`fail`] | moments at which a test has the process die; debug builds only |
 //! | [`cli`] | one file a command |
 //!
 //! `ARCHITECTURE.md` says who may import whom, and a test holds it.
@@ -28,6 +29,7 @@ pub mod config;
 pub mod dataflow;
 pub mod detect;
 pub mod epoch;
+pub mod fail;
 pub mod geo;
 pub mod kafka;
 pub mod model;

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 const OURS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("config", &[]),
+    ("fail", &[]),
     ("services", &["kafka"]),
     ("geo", &["model"]),
     ("telemetry", &["model"]),
     ("detect", &["geo", "model"]),
     ("wire", &["geo", "model"]),
     ("epoch", &["model", "wire"]),
-    ("snapshot", &["epoch", "model"]),
+    ("snapshot", &["epoch", "fail", "model"]),
     (
         "dataflow",
         &[
@@ -27,13 +28,17 @@ const OURS: &[(&str, &[&str])] = &[
             "model",
             "geo",
             "telemetry",
+            "fail",
         ],
     ),
     ("dataflow/graph.rs", &["config", "model"]),
-    ("kafka", &["wire", "epoch", "model", "config", "telemetry"]),
+    (
+        "kafka",
+        &["wire", "epoch", "model", "config", "telemetry", "fail"],
+    ),
     (
         "clickhouse",
-        &["wire", "epoch", "model", "config", "telemetry"],
+        &["wire", "epoch", "model", "config", "telemetry", "fail"],
     ),
     (
         "gateway",
@@ -48,6 +53,7 @@ const OURS: &[(&str, &[&str])] = &[
             "dataflow",
             "detect",
             "epoch",
+            "fail",
             "gateway",
             "geo",
             "kafka",

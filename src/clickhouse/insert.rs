@@ -28,6 +28,7 @@ use super::fault::{Backoff, FENCED, Fault, Remedy};
 use super::reconcile::{Ask, keep_missing};
 use super::within;
 use super::writer::{Notice, Observer, Options, Shared};
+use crate::fail;
 
 /// Bytes that are encoded before they are sent.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -201,8 +202,10 @@ impl Batch<'_> {
                 })
             } else {
                 tries += 1;
+                fail::point("insert-begun");
                 match self.insert(&rows, token_number, tries).await {
                     Ok(()) if token == Token::Fresh => {
+                        fail::point("insert-done");
                         self.release(&rows);
                         rows.clear();
                         Ok(())
@@ -342,6 +345,7 @@ impl Batch<'_> {
         if !chunk.is_empty() {
             within(limit, insert.send(chunk.into())).await?;
         }
+        fail::point("insert-sent");
         within(limit * 2, insert.end()).await
     }
 

@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use super::client::{KafkaError, Logged, base_config};
 use super::{DEAD_LETTERS, NOTIFICATIONS, epoch_log_topic, read_epoch_log};
 use crate::epoch::{EpochRecord, Head, LogRecord};
+use crate::fail;
 use crate::model::{DeadLetter, Epoch};
 use crate::wire::{EncodedEvent, ce_source, dead_letter_headers};
 
@@ -170,6 +171,7 @@ impl Committer {
         let began = Instant::now();
         let deadline = began + DRAIN_TIMEOUT;
         self.producer.begin_transaction()?;
+        fail::point("commit-begun");
         for epoch in epochs {
             for event in &epoch.events {
                 let mut headers = OwnedHeaders::new();
@@ -184,6 +186,7 @@ impl Committer {
                     .payload(&event.data);
                 self.send(record.headers(headers), deadline)?;
             }
+            fail::point("commit-some-sent");
             for letter in &epoch.dead_letters {
                 let mut headers = OwnedHeaders::new();
                 for (key, value) in &dead_letter_headers(letter) {
@@ -210,6 +213,7 @@ impl Committer {
             self.send_record(&LogRecord::Epoch(epoch.record.clone()), deadline)?;
         }
         self.send_record(&LogRecord::Head(head.clone()), deadline)?;
+        fail::point("commit-sent");
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(Duration::ZERO);
             if Instant::now() > deadline {
@@ -217,8 +221,11 @@ impl Committer {
             }
             std::thread::sleep(Duration::from_micros(300));
         }
+        fail::point("commit-drained");
         self.producer
-            .commit_transaction(ATTEMPT_TIMEOUT.saturating_sub(began.elapsed()))
+            .commit_transaction(ATTEMPT_TIMEOUT.saturating_sub(began.elapsed()))?;
+        fail::point("commit-done");
+        Ok(())
     }
 
     fn send_record(&self, record: &LogRecord, deadline: Instant) -> Result<(), ClientError> {
