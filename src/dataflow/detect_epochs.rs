@@ -63,7 +63,7 @@ impl Change {
 pub(super) struct Known {
     pub(super) fences: Vec<FenceState>,
     /// Of this worker's key groups.
-    pub(super) drivers: Vec<DriverState>,
+    pub(super) drivers: Vec<DriverState<'static>>,
 }
 
 /// What detection gives.

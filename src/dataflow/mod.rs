@@ -34,7 +34,6 @@ use std::sync::mpsc::SyncSender;
 
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Scope;
-use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::operators::vec::Broadcast;
@@ -237,7 +236,7 @@ pub fn build<R: RecordReader>(
     let forwarded = is_spread
         .then(|| forward::forward("forward_rows", events.clone(), Rc::clone(&context.trays.judged)));
 
-    let mut parts = fence_parts.concatenate([order_parts, detected.parts]);
+    let mut parts = fence_parts.concat(order_parts).concat(detected.parts);
     let mut windows = None;
     let mut forwarded_windows = None;
     if let Some(settings) = context.windows {

@@ -87,7 +87,7 @@ pub(super) fn resolve_orders<'scope>(
                     let mut parts = Parts::new(Kind::Orders, mark);
                     book.export(
                         |id| mark.is_whole(group_of(id)),
-                        |order| parts.add(group_of(order.id()), order),
+                        |order| parts.add(group_of(order.order()), order),
                     );
                     let mut parts = parts.finish(|group| group % peers == index);
                     parts_out

@@ -90,7 +90,7 @@ impl RowFlow {
         rows: impl IntoIterator<Item = Rows>,
         certainty: Certainty,
     ) -> Result<(), JobError> {
-        let Some(writer) = &self.writer else {
+        let Some(writer) = self.writer.clone() else {
             return Ok(());
         };
         for rows in rows {

@@ -13,7 +13,7 @@ use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::windows;
 use crate::detect::Rules;
-use crate::epoch::{EpochRecord, Head, LogRecord, Position, Positions, SnapshotId};
+use crate::epoch::{Head, LogRecord, Position, Positions, SnapshotId};
 use crate::fail;
 use crate::kafka::{self, Committer, Partitions};
 use crate::model::{Epoch, Input, TimeMs};

@@ -88,16 +88,22 @@ impl Refresh {
 /// isn't in them yet, and holds `finished` back, so that the source waits for windows too.
 pub(super) fn windows<'scope>(
     counted: StreamVec<'scope, u64, Counted>,
+    _marks: StreamVec<'scope, u64, crate::snapshot::Mark>,
+    _restored: Option<Restored>,
     settings: &Settings,
     context: &Rc<Context>,
     finished: &Handle<u64>,
-) -> Handle<u64> {
+) -> (Handle<u64>, StreamVec<'scope, u64, crate::snapshot::Part>) {
     let grid = Grid::new(settings, context.interval_ms);
     let refresh = Refresh::new(context.interval_ms);
     let done = Handle::new();
     let traffic = trace_drivers::trace_drivers(counted, grid, refresh, Rc::clone(context));
-    cell_minutes::cell_minutes(traffic, grid, refresh, Rc::clone(context))
+    use timely::dataflow::operators::vec::Map;
+    let out = cell_minutes::cell_minutes(traffic, grid, refresh, Rc::clone(context))
         .probe_with(&done)
         .probe_with(finished);
-    done
+    (done, out.flat_map(|()| None::<crate::snapshot::Part>))
 }
+#[allow(missing_docs)]
+pub struct Restored { pub epoch: crate::model::Epoch, pub trails: Vec<crate::snapshot::Part>, pub cells: Vec<crate::snapshot::Part> }
+
