@@ -107,7 +107,12 @@ struct Given {
 impl PartialEq for Given {
     fn eq(&self, other: &Self) -> bool {
         (&self.events, &self.dead_letters, &self.flags, &self.ranges)
-            == (&other.events, &other.dead_letters, &other.flags, &other.ranges)
+            == (
+                &other.events,
+                &other.dead_letters,
+                &other.flags,
+                &other.ranges,
+            )
     }
 }
 

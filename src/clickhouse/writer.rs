@@ -406,11 +406,17 @@ impl Writer {
     }
 
     #[allow(missing_docs)]
-    pub fn try_send_doubtful(&self, rows: Rows) -> Result<Result<(), Full>, WriterError> { self.try_send(rows) }
+    pub fn try_send_doubtful(&self, rows: Rows) -> Result<Result<(), Full>, WriterError> {
+        self.try_send(rows)
+    }
     #[allow(missing_docs)]
-    pub fn waiting_since(&self) -> Option<Instant> { None }
+    pub fn waiting_since(&self) -> Option<Instant> {
+        None
+    }
     #[allow(missing_docs)]
-    pub fn is_roomy(&self) -> bool { true }
+    pub fn is_roomy(&self) -> bool {
+        true
+    }
 
     /// Says that all rows of epochs up to `epoch` have been sent. Once they are stored,
     /// [`Writer::stored_epoch`] says so.

@@ -33,8 +33,8 @@ pub(super) fn collect_epoch<'scope>(
     let mut dead_letters = builder.new_input(dead_letters, Exchange::new(|_: &DeadLetter| 0));
     let mut ranges = builder.new_input(ranges, Exchange::new(|_: &OffsetRange| 0));
     let mut marks = builder.new_input(marks, Exchange::new(|_: &Mark| 0));
-    let mut forwarded = forwarded
-        .map(|forwarded| builder.new_input(forwarded, Exchange::new(|_: &Output| 0)));
+    let mut forwarded =
+        forwarded.map(|forwarded| builder.new_input(forwarded, Exchange::new(|_: &Output| 0)));
 
     builder.build(move |_capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();

@@ -15,14 +15,12 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Capability, InputCapability};
 
+use super::keep_fences::FenceState;
 use super::windows::Counted;
 use super::{Context, Output, frontier_of};
-use super::keep_fences::FenceState;
 use crate::detect::{Detector, DriverState, OrderStep, Outputs};
 use crate::epoch::key_group;
-use crate::model::{
-    DriverId, Epoch, Event, FenceChange, Flag, Input, Place, Source, Update,
-};
+use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Input, Place, Source, Update};
 use crate::snapshot::{Kind, Mark, Part, Parts};
 
 fn group_of(driver: DriverId) -> u64 {
@@ -83,7 +81,10 @@ pub(super) fn detect_epochs<'scope>(
     context: Rc<Context>,
 ) -> Detected<'scope> {
     let mut builder = OperatorBuilder::new("detect".to_owned(), updates.scope());
-    let (index, peers) = (updates.scope().index() as u64, updates.scope().peers() as u64);
+    let (index, peers) = (
+        updates.scope().index() as u64,
+        updates.scope().peers() as u64,
+    );
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
     let mut updates = builder.new_input(updates, by_driver);

@@ -210,12 +210,12 @@ pub fn build<R: RecordReader>(
         let group = key_group(fence.id.0.as_bytes());
         Restored::is_own(group, scope.index(), scope.peers())
     };
-    let own_fences = restored_fences.iter().filter(|&fence| is_own(fence)).cloned();
-    let fence_parts = keep_fences::keep_fences(
-        decoded.fences.clone(),
-        marks.clone(),
-        own_fences.collect(),
-    );
+    let own_fences = restored_fences
+        .iter()
+        .filter(|&fence| is_own(fence))
+        .cloned();
+    let fence_parts =
+        keep_fences::keep_fences(decoded.fences.clone(), marks.clone(), own_fences.collect());
     let (steps, order_parts) = resolve_orders::resolve_orders(
         decoded.orders,
         marks.clone(),
@@ -233,8 +233,13 @@ pub fn build<R: RecordReader>(
         Rc::clone(&context),
     );
     let events = detected.events.probe_with(&judged).probe_with(&finished);
-    let forwarded = is_spread
-        .then(|| forward::forward("forward_rows", events.clone(), Rc::clone(&context.trays.judged)));
+    let forwarded = is_spread.then(|| {
+        forward::forward(
+            "forward_rows",
+            events.clone(),
+            Rc::clone(&context.trays.judged),
+        )
+    });
 
     let mut parts = fence_parts.concat(order_parts).concat(detected.parts);
     let mut windows = None;

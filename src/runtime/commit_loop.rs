@@ -198,7 +198,8 @@ impl CommitLoop {
         let (epoch, mark) = (output.epoch, output.mark);
         let encoded = Encoded::new(output);
         if epoch <= self.replayed_to {
-            self.recorded.compare(epoch, &encoded, self.recorder.rules())?;
+            self.recorded
+                .compare(epoch, &encoded, self.recorder.rules())?;
             return self.pass_replayed_on(epoch, encoded);
         }
         if !self.is_replayed {
@@ -305,7 +306,10 @@ impl CommitLoop {
     /// What goes on beside the commits.
     fn tick(&mut self) -> Result<(), JobError> {
         // The parts may come before the epoch itself.
-        while let Some(at) = self.parts.iter().position(|(epoch, _)| self.marked.contains_key(epoch))
+        while let Some(at) = self
+            .parts
+            .iter()
+            .position(|(epoch, _)| self.marked.contains_key(epoch))
             && let (epoch, parts) = self.parts.swap_remove(at)
             && let Some((mark, positions)) = self.marked.remove(&epoch)
         {
@@ -358,7 +362,9 @@ impl CommitLoop {
         kept.push(manifest);
         let stored = self.rows.stored();
         // Rows that aren't stored are computed from here.
-        let needed = kept.iter().rposition(|manifest| manifest.id.epoch <= stored);
+        let needed = kept
+            .iter()
+            .rposition(|manifest| manifest.id.epoch <= stored);
         let newest = kept.len().saturating_sub(KEPT);
         let mut at = 0;
         kept.retain(|_| {

@@ -124,8 +124,5 @@ pub(super) fn rows(
         let data = String::from_utf8(encoded.data).expect("JSON is UTF-8");
         StoredEvent::new(encoded.id, &event, data)
     });
-    [
-        Rows::Events(stored.collect()),
-        Rows::Rejected(dead_letters),
-    ]
+    [Rows::Events(stored.collect()), Rows::Rejected(dead_letters)]
 }

@@ -194,8 +194,13 @@ impl Job {
             metrics: metrics.clone(),
             control: Arc::clone(&control),
         });
-        let progress_thread =
-            progress_loop::spawn(pipeline, offsets, kept, metrics.clone(), Arc::clone(&control));
+        let progress_thread = progress_loop::spawn(
+            pipeline,
+            offsets,
+            kept,
+            metrics.clone(),
+            Arc::clone(&control),
+        );
         conditions.restored.set(true);
         let work = Work {
             pipeline: pipeline.clone(),

@@ -103,8 +103,10 @@ impl Recorded {
 
     /// Ranges must join, from the snapshot on.
     fn check_ranges(&self, from: &Positions) -> Result<(), JobError> {
-        let mut next: BTreeMap<(Input, i32), i64> =
-            from.iter().map(|(at, position)| (*at, position.next)).collect();
+        let mut next: BTreeMap<(Input, i32), i64> = from
+            .iter()
+            .map(|(at, position)| (*at, position.next))
+            .collect();
         for record in self.epochs.values() {
             for range in &record.ranges {
                 let at = (range.input, range.partition);
@@ -142,10 +144,11 @@ impl Recorded {
         let mut from = manifest.positions.clone();
         for record in self.epochs.values() {
             for range in &record.ranges {
-                from.entry((range.input, range.partition)).or_insert(Position {
-                    next: range.first,
-                    latest_ms: 0,
-                });
+                from.entry((range.input, range.partition))
+                    .or_insert(Position {
+                        next: range.first,
+                        latest_ms: 0,
+                    });
             }
         }
         for (at, position) in first {
@@ -153,9 +156,11 @@ impl Recorded {
         }
         let partitions = from.into_iter().map(|((input, partition), from)| {
             let ranges = self.epochs.values().flat_map(|record| &record.ranges);
-            let own = ranges.zip(self.epochs.values().flat_map(|record| {
-                std::iter::repeat_n(record.epoch, record.ranges.len())
-            }));
+            let own = ranges.zip(
+                self.epochs
+                    .values()
+                    .flat_map(|record| std::iter::repeat_n(record.epoch, record.ranges.len())),
+            );
             ReplayedPartition {
                 input,
                 partition,
@@ -214,7 +219,10 @@ impl Recorded {
         if recorded.version != env!("CARGO_PKG_VERSION") || recorded.rules != rules {
             return Ok(());
         }
-        let counts = (encoded.events.len() as u64, encoded.dead_letters.len() as u64);
+        let counts = (
+            encoded.events.len() as u64,
+            encoded.dead_letters.len() as u64,
+        );
         if counts != (recorded.events, recorded.dead_letters) {
             return Err(mismatch(
                 epoch,

@@ -47,7 +47,10 @@ impl ReReader {
     /// Reads a gap again, and sends its rows to the writer.
     pub(super) fn begin(&self, gap: Gap, writer: Arc<Writer>) -> Result<ReRead, JobError> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = kept.iter().rev().find(|manifest| manifest.id.epoch <= gap.after);
+        let before = kept
+            .iter()
+            .rev()
+            .find(|manifest| manifest.id.epoch <= gap.after);
         let Some(manifest) = before.cloned() else {
             return Err(JobError::Refused(format!(
                 "ClickHouse has rows only up to epoch {}, and there is no snapshot from before that \
@@ -145,7 +148,10 @@ impl Reading {
         drop(received);
         let _ = worker.join();
         outcome?;
-        let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match failed {
             Some(message) => Err(JobError::Failed(message)),
             None => Ok(()),
@@ -153,7 +159,11 @@ impl Reading {
     }
 
     /// Sends the gap's rows until all epochs have come.
-    fn take_all(&self, received: &Receiver<Output>, recorded: &mut Recorded) -> Result<(), JobError> {
+    fn take_all(
+        &self,
+        received: &Receiver<Output>,
+        recorded: &mut Recorded,
+    ) -> Result<(), JobError> {
         let rules = start::rules_hash(&self.pipeline);
         let mut whole = Epoch(0);
         loop {
@@ -175,7 +185,8 @@ impl Reading {
                     recorded.compare(epoch, &encoded, rules)?;
                     whole = epoch;
                     if epoch > self.gap.after {
-                        for rows in encode::rows(encoded.told, encoded.events, encoded.dead_letters) {
+                        for rows in encode::rows(encoded.told, encoded.events, encoded.dead_letters)
+                        {
                             self.send(rows)?;
                         }
                     }

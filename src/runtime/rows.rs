@@ -128,7 +128,9 @@ impl RowFlow {
             return Ok(());
         };
         if self.behind_from.is_none()
-            && writer.waiting_since().is_some_and(|since| since.elapsed() > PATIENCE)
+            && writer
+                .waiting_since()
+                .is_some_and(|since| since.elapsed() > PATIENCE)
         {
             self.fall_behind(last, "rows wait too long");
         }
@@ -161,7 +163,9 @@ impl RowFlow {
             writer.mark(whole)?;
         }
         self.stored = self.stored.max(writer.stored_epoch().unwrap_or(Epoch(0)));
-        self.metrics.clickhouse_stored_epoch.set(self.stored.0 as i64);
+        self.metrics
+            .clickhouse_stored_epoch
+            .set(self.stored.0 as i64);
         let reread = self.gap.map_or(0, |gap| gap.through.0 - gap.after.0);
         self.metrics.clickhouse_reread_epochs.set(reread as i64);
         Ok(())
@@ -181,7 +185,9 @@ impl RowFlow {
             return Ok(self.stored);
         };
         match writer.flush_and_stop(FLUSH_LIMIT) {
-            Ok(summary) => Ok(self.stored.max(summary.stats.stored_epoch.unwrap_or_default())),
+            Ok(summary) => Ok(self
+                .stored
+                .max(summary.stats.stored_epoch.unwrap_or_default())),
             Err(error @ crate::clickhouse::WriterError::Unfinished { .. }) => {
                 tracing::warn!("{error}; the next start reads them again from Kafka");
                 Ok(self.stored)

@@ -150,7 +150,9 @@ fn work(
                 let base = (!mark.whole).then_some(&before);
                 let written = store.write(&taken, base, parts);
                 if let Ok(manifest) = &written {
-                    metrics.snapshot_seconds.observe(began.elapsed().as_secs_f64());
+                    metrics
+                        .snapshot_seconds
+                        .observe(began.elapsed().as_secs_f64());
                     metrics.snapshot_bytes.set(manifest.bytes as i64);
                     tracing::debug!(
                         "snapshot of epoch {}: {:.1} MB in {:?}",

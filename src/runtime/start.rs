@@ -168,7 +168,10 @@ impl Ends {
     /// Of the partitions that are to be read again.
     pub(super) fn of(brokers: &str, replayed: &Replayed) -> Result<Self, JobError> {
         let count = |input| {
-            let own = replayed.partitions.iter().filter(|start| start.input == input);
+            let own = replayed
+                .partitions
+                .iter()
+                .filter(|start| start.input == input);
             Partitions(own.map(|start| start.partition + 1).max().unwrap_or(0))
         };
         Self::ask(brokers, &Input::ALL.map(count))
@@ -208,12 +211,7 @@ impl Ends {
 
 /// At the first start there is a snapshot too: nothing is known, and reading begins where Kafka
 /// does. So what is read from where is always known, and a restart never depends on when it is.
-fn first_head(
-    pipeline: &Pipeline,
-    store: &Store,
-    ends: &Ends,
-    run: u64,
-) -> Result<Head, JobError> {
+fn first_head(pipeline: &Pipeline, store: &Store, ends: &Ends, run: u64) -> Result<Head, JobError> {
     let id = SnapshotId {
         epoch: Epoch(0),
         run,
@@ -235,10 +233,7 @@ fn first_head(
 }
 
 /// The newest snapshot whose checksums are right, and all whose manifests are.
-fn newest_good(
-    store: &Store,
-    head: &Head,
-) -> Result<(Manifest, Loaded, Vec<Manifest>), JobError> {
+fn newest_good(store: &Store, head: &Head) -> Result<(Manifest, Loaded, Vec<Manifest>), JobError> {
     let mut faults = Vec::new();
     let mut kept = Vec::new();
     let mut newest = None;

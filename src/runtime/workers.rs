@@ -124,9 +124,8 @@ impl Work {
             trays: Trays::default(),
             metrics: self.metrics.clone(),
         };
-        let progress = worker.dataflow::<u64, _, _>(|scope| {
-            dataflow::build(scope, feeds, Some(restored), context)
-        });
+        let progress = worker
+            .dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, Some(restored), context));
         if index == 0 && self.watch.is_some() {
             fail::point("replay-begun");
         }

@@ -143,7 +143,9 @@ impl Condition {
     pub fn is_met(&self) -> bool {
         let conditions = self.inner.conditions.lock();
         let conditions = conditions.unwrap_or_else(PoisonError::into_inner);
-        conditions.iter().any(|(name, met)| *name == self.name && *met)
+        conditions
+            .iter()
+            .any(|(name, met)| *name == self.name && *met)
     }
 }
 

@@ -105,5 +105,8 @@ pub(super) fn windows<'scope>(
     (done, out.flat_map(|()| None::<crate::snapshot::Part>))
 }
 #[allow(missing_docs)]
-pub struct Restored { pub epoch: crate::model::Epoch, pub trails: Vec<crate::snapshot::Part>, pub cells: Vec<crate::snapshot::Part> }
-
+pub struct Restored {
+    pub epoch: crate::model::Epoch,
+    pub trails: Vec<crate::snapshot::Part>,
+    pub cells: Vec<crate::snapshot::Part>,
+}
