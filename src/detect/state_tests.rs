@@ -575,15 +575,20 @@ fn the_format_is_what_it_was() {
         drivers: vec![DriverId(5), DriverId(300)],
     }));
     for (state, expected) in [
-        (Some(open), ""),
-        (Some(State::Ended), "016f0101"),
-        (None, "016f00"),
+        (
+            Some(open),
+            // Status, driver, pickup, drop-off, drivers.
+            "016f 01 00 01 01ac02 000000000000f03f 000000000000e0bf 00 \
+             0000000000000040 000000000000e0bf 00 02 05 ac02",
+        ),
+        (Some(State::Ended), "016f 01 01"),
+        (None, "016f 00"),
     ] {
         let state = OrderState {
             order: Cow::Owned(OrderId("o".into())),
             state: state.map(Cow::Owned),
         };
-        assert_eq!(hex(&state), expected);
+        assert_eq!(hex(&state), expected.replace(' ', ""));
         let bytes = postcard::to_stdvec(&state).unwrap();
         assert_eq!(postcard::from_bytes::<OrderState>(&bytes).unwrap(), state);
     }
