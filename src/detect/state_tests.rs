@@ -425,6 +425,7 @@ fn a_removal_is_told_once_and_only_of_what_was_exported() {
     // Removed, there again, and both once more, between two exports.
     apply(&mut book, 1, placed);
     assert_eq!(shown(&mut book, false), ["o1 true"]);
+    apply(&mut book, 1, placed);
     for version in [None, placed, None, placed] {
         apply(&mut book, 1, version);
     }
