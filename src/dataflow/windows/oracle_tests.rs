@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use timely::CommunicationConfig;
 use timely::dataflow::InputHandle;
+use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::{Exchange as _, Input};
 
@@ -137,7 +138,8 @@ fn told(
             let counted = scope
                 .input_from(&mut input)
                 .exchange(|counted: &Counted| counted.driver.0 * 7 + 3);
-            windows(counted, &settings, &context, &Handle::new())
+            let marks = empty(scope);
+            windows(counted, marks, None, &settings, &context, &Handle::new()).0
         });
         let index = worker.index() as u64;
         let peers = worker.peers() as u64;
