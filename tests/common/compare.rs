@@ -83,7 +83,7 @@ impl Counts {
 /// What a comparison found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// By kind: `events`, `dead_letters`, or a table.
+    /// By kind: `notifications`, `dead_letters`, or a table.
     pub kinds: BTreeMap<&'static str, Counts>,
     /// What is wrong with an epoch log.
     pub log: Vec<String>,
@@ -110,8 +110,9 @@ impl Report {
             .filter(|text| text.starts_with(&alike))
             .count();
         if told < 4 {
-            self.examples
-                .push(format!("{alike}{id}\n    is {found}\n    not {wanted}"));
+            self.examples.push(format!(
+                "{alike}{id}\n    is {found:.300}\n    not {wanted:.300}"
+            ));
         }
     }
 }
@@ -134,7 +135,7 @@ impl fmt::Display for Report {
 pub fn compare(disturbed: &Outcome, calm: &Outcome) -> Report {
     let mut report = Report::default();
     let kinds = [
-        ("events", &disturbed.events, &calm.events),
+        ("notifications", &disturbed.events, &calm.events),
         ("dead_letters", &disturbed.dead_letters, &calm.dead_letters),
     ];
     for (kind, found, wanted) in kinds {

@@ -11,13 +11,16 @@
 //!   concerns a zone's drivers, be it an update, an order or a fence, is written in its own
 //!   ticks, so [`PERIOD_MS`] apart; in one tick a driver is concerned by one record only, or by
 //!   fences alone.
-//! - Every deadline (silence, dwell, arrival) is an odd number of half periods after what
-//!   started it, so half a period away from any record of its driver.
+//! - Every deadline stands apart from any record of its driver, and from a deadline of another
+//!   kind, by a quarter of a period: what started it is a whole number of periods away from all
+//!   records, and a dwell takes [`DWELL_S`], an arrival one and a half of that, silence two and
+//!   a half.
 //! - A tick that Kafka takes over [`LATE_MS`] to acknowledge is followed by a pause that is
 //!   longer than any deadline and a whole number of periods, so that the above still holds.
 //!
-//! Then records and timers that concern each other are at least 400 ms apart, whatever the
-//! epochs, and their order is that of their times in every run.
+//! A record stands at most [`LATE_MS`] and 600 ms (half a second for which an end is believed,
+//! and an epoch) behind its time, and a deadline as much; so records and timers that concern
+//! each other come in the order of their times in every run, whatever its epochs.
 //!
 //! There are drivers who alternate between partitions, sit still, fall silent, jump, send late,
 //! twice or inaccurately; orders through all states, given to another driver on the way;
@@ -35,15 +38,17 @@ use serde_json::{Value, json};
 use super::bad_inputs::{self, BadInput};
 use super::common::{Lab, Sender, now_ms};
 
-const TICK_MS: i64 = 250;
+const TICK_MS: i64 = 300;
 const ZONES: i64 = 16;
 const PERIOD_MS: i64 = TICK_MS * ZONES;
-const LATE_MS: i64 = 1_000;
+const LATE_MS: i64 = 500;
+/// Half a period.
+const DWELL_S: f64 = 2.4;
 /// Longer than any deadline, and the half second that a record may be moved.
 const PAUSE_MS: i64 = 8_000;
 
 /// What a pipeline must say of the deadlines.
-pub const PIPELINE: &str = "drivers.silent_s = 6\norders.arrive_s = 2";
+pub const PIPELINE: &str = "drivers.silent_s = 6\norders.arrive_s = 3.6";
 /// All timers have fired this long after the last record.
 pub const SETTLED_MS: i64 = 8_000;
 
@@ -395,7 +400,10 @@ impl City {
                 polygon(json!([strip(250.0, 650.0)])),
                 json!({"exitMargin": 60}),
             ),
-            "end" => (polygon(json!([strip(850.0, 1010.0)])), json!({"dwell": 2})),
+            "end" => (
+                polygon(json!([strip(850.0, 1010.0)])),
+                json!({"dwell": DWELL_S}),
+            ),
             "narrow" => (
                 polygon(json!([strip(60.0, 90.0)])),
                 json!({"name": "narrow"}),
@@ -403,16 +411,19 @@ impl City {
             "disc" => {
                 let centre = json!([longitude(zone, END_M), latitude(20)]);
                 let geometry = json!({"type": "Point", "coordinates": centre});
-                (geometry, json!({"radius": 400, "dwell": 6, "kind": "disc"}))
+                (
+                    geometry,
+                    json!({"radius": 400, "dwell": DWELL_S, "kind": "disc"}),
+                )
             }
             _ => {
                 let parts = json!([[strip(-100.0, 100.0)], [strip(700.0, 780.0)]]);
                 let geometry = json!({"type": "MultiPolygon", "coordinates": parts});
-                (geometry, json!({"dwell": 6, "exitMargin": 10}))
+                (geometry, json!({"dwell": DWELL_S, "exitMargin": 10}))
             }
         };
-        if varied && self.roll(3) == 0 {
-            properties["dwell"] = json!(if self.roll(2) == 0 { 2 } else { 6 });
+        if varied && self.roll(2) == 0 {
+            properties["dwell"] = json!(DWELL_S);
         }
         let value = json!({"type": "Feature", "geometry": geometry, "properties": properties});
         let removed = varied && self.roll(3) == 0;

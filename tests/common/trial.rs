@@ -35,7 +35,8 @@ const TABLES: [(&str, &str, &str); 6] = [
     (
         "events",
         "id",
-        "type, driver_id, order_id, fence_id, event_time, data",
+        "type, driver_id, order_id, fence_id, toUnixTimestamp64Milli(event_time) = \
+         JSONExtractInt(data, 'eventTime'), data",
     ),
     (
         "rejected_updates",
@@ -222,20 +223,18 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
                 cause,
             });
         }
-        without_time_of_telling(&mut data);
+        let time = match cause.0 {
+            Input::Geofences => "",
+            _ => event.header("ce_time"),
+        };
+        without_what_may_differ(&mut data);
         let key = String::from_utf8_lossy(event.key.as_deref().unwrap_or_default());
-        let headers = [
-            "ce_type",
-            "ce_subject",
-            "ce_time",
-            "ce_specversion",
-            "content-type",
-        ]
-        .map(|header| event.header(header));
+        let headers = ["ce_type", "ce_subject", "ce_specversion", "content-type"]
+            .map(|header| event.header(header));
         outcome.events.push(Item {
             group: format!("{}/{key}", event.partition),
             id: event.header("ce_id").to_owned(),
-            content: format!("{} {data}", headers.join(" ")),
+            content: format!("{} {time} {data}", headers.join(" ")),
         });
     }
     for letter in lab.read_all("rider-updates-dead-letter") {
@@ -295,13 +294,20 @@ fn told_row(csv: &str) -> String {
     let (columns, data) = csv.split_at(start);
     let data = data[1..data.len() - 1].replace("\"\"", "\"");
     let mut data: Value = serde_json::from_str(&data).expect("data is JSON");
-    without_time_of_telling(&mut data);
+    without_what_may_differ(&mut data);
     format!("{columns}{data}")
 }
 
-fn without_time_of_telling(data: &mut Value) {
+/// A fence's change happens at the time at which it stands among all records, which is a
+/// function of the epoch log; so may a visit begin that it opens.
+fn without_what_may_differ(data: &mut Value) {
+    let is_of_fence = source_of(data).0 == Input::Geofences;
     let object = data.as_object_mut().expect("data is an object");
     object.remove("detectedAt");
+    object.remove("dwell_s");
+    if is_of_fence {
+        object.remove("eventTime");
+    }
     if object["cause"] == "timer" {
         object["cause"] = "position".into();
     }

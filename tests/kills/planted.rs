@@ -132,7 +132,7 @@ fn another_order_between_drivers_or_of_rows_is_no_fault() {
 #[test]
 fn a_loss_is_found() {
     let lost = counts(|it| it.lost = 1);
-    assert_eq!(only("events", |it| drop(it.events.remove(1))), lost);
+    assert_eq!(only("notifications", |it| drop(it.events.remove(1))), lost);
     assert_eq!(only("dead_letters", |it| drop(it.dead_letters.pop())), lost);
     let row = |it: &mut Outcome| drop(it.tables.get_mut("rows").expect("a table").remove(0));
     assert_eq!(only("rows", row), lost);
@@ -144,7 +144,7 @@ fn a_loss_is_found() {
 fn a_duplicate_is_found() {
     let twice = counts(|it| it.duplicated = 1);
     let event = |it: &mut Outcome| it.events.push(it.events[0].clone());
-    assert_eq!(only("events", event), twice);
+    assert_eq!(only("notifications", event), twice);
     let letter = |it: &mut Outcome| it.dead_letters.insert(1, it.dead_letters[0].clone());
     assert_eq!(only("dead_letters", letter), twice);
     let row = |it: &mut Outcome| {
@@ -157,7 +157,7 @@ fn a_duplicate_is_found() {
 #[test]
 fn a_swap_is_found() {
     let moved = counts(|it| it.misordered = 1);
-    assert_eq!(only("events", |it| it.events.swap(1, 3)), moved);
+    assert_eq!(only("notifications", |it| it.events.swap(1, 3)), moved);
     assert_eq!(only("dead_letters", |it| it.dead_letters.swap(0, 1)), moved);
     // Rows have no order: what two rows say is swapped.
     let row = |it: &mut Outcome| {
@@ -171,11 +171,14 @@ fn a_swap_is_found() {
 #[test]
 fn what_nobody_should_tell_and_what_says_something_else_is_found() {
     let event = |it: &mut Outcome| it.events.push(item("0/7", "f"));
-    assert_eq!(only("events", event), counts(|it| it.invented = 1));
+    assert_eq!(only("notifications", event), counts(|it| it.invented = 1));
     let other = |it: &mut Outcome| it.events[0].content.push('!');
-    assert_eq!(only("events", other), counts(|it| it.changed = 1));
+    assert_eq!(only("notifications", other), counts(|it| it.changed = 1));
     let partition = |it: &mut Outcome| it.events[4].group = "0/9".into();
-    assert_eq!(only("events", partition), counts(|it| it.changed = 1));
+    assert_eq!(
+        only("notifications", partition),
+        counts(|it| it.changed = 1)
+    );
 }
 
 #[test]
