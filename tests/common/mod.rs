@@ -137,17 +137,24 @@ impl Lab {
     }
 
     pub fn run(&self, pipeline: &Path, workers: usize) -> Running {
-        self.run_as(self.command(), pipeline, workers)
+        self.run_with(pipeline, workers, |_| {})
     }
 
-    /// The job by a command of the test's own making.
-    pub fn run_as(&self, mut command: Command, pipeline: &Path, workers: usize) -> Running {
+    /// The job with further arguments, or another environment.
+    pub fn run_with(
+        &self,
+        pipeline: &Path,
+        workers: usize,
+        change: impl FnOnce(&mut Command),
+    ) -> Running {
         let http = free_address();
+        let mut command = self.command();
         command
             .arg("run")
             .arg(pipeline)
             .args(["-w", &workers.to_string()])
             .args(["--http", &http.to_string()]);
+        change(&mut command);
         Running {
             child: command.spawn().expect("the job starts"),
             http,

@@ -7,9 +7,9 @@
 //! Why both must tell the same is said in [`super::live`], what is compared in
 //! [`super::compare`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use riderflow::epoch::LogRecord;
@@ -118,15 +118,27 @@ impl Trial {
 
     /// The job with a trap: see `riderflow::fail`.
     pub fn job_that_fails(&self, lab: &Lab, workers: usize, trap: &str) -> Running {
-        self.job_by(lab, workers, |command| {
+        lab.run_with(&self.pipeline, workers, |command| {
             command.env("RIDERFLOW_FAIL", trap);
         })
     }
 
-    pub fn job_by(&self, lab: &Lab, workers: usize, change: impl Fn(&mut Command)) -> Running {
-        let mut command = lab.command();
-        change(&mut command);
-        lab.run_as(command, &self.pipeline, workers)
+    /// A job, and where it writes what it says.
+    pub fn job_that_is_heard(
+        &self,
+        lab: &Lab,
+        workers: usize,
+        change: impl FnOnce(&mut Command),
+    ) -> (Running, PathBuf) {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = lab.folder().join(format!("{}-{number}.log", self.name));
+        let file = std::fs::File::create(&path).expect("a file for what it says");
+        let job = lab.run_with(&self.pipeline, workers, |command| {
+            command.stderr(file);
+            change(command);
+        });
+        (job, path)
     }
 
     /// Lets the job end in order, runs the undisturbed one, and compares.
@@ -325,6 +337,11 @@ fn source_of(data: &Value) -> (Input, i32, i64) {
     )
 }
 
+/// What a job has said so far.
+pub fn said(log: &Path) -> String {
+    std::fs::read_to_string(log).expect("what it said")
+}
+
 /// From a start to the first epoch that it commits; `None` if it ends before.
 pub fn time_to_first_commit(
     job: &mut Running,
@@ -369,14 +386,4 @@ pub fn count(lab: &Lab, table: &str) -> usize {
 /// By signal 9, so by a trap or a kill.
 pub fn was_killed(status: std::process::ExitStatus) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
-}
-
-/// What differs, by kind, in one line.
-pub fn summary(report: &Report) -> String {
-    let faults: BTreeMap<&str, _> = report
-        .kinds
-        .iter()
-        .map(|(kind, counts)| (*kind, *counts))
-        .collect();
-    format!("{faults:?}")
 }

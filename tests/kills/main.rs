@@ -18,8 +18,17 @@ mod live;
 #[allow(dead_code, unreachable_pub, reason = "the bench uses the rest")]
 mod trial;
 
+#[path = "../clickhouse/proxy.rs"]
+#[allow(dead_code, reason = "only answers are lost here")]
+mod proxy;
+
+mod jobs;
 mod planted;
 mod points;
+mod processes;
+mod random;
+mod services;
+mod snapshots;
 
 /// A rate that a debug build keeps up with on two cores.
 const SETTINGS: live::Settings = live::Settings {
