@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// What a [`Proxy`] does to an insert.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Damage {
     /// The server gets and answers it; the answer is dropped.
     LoseAnswer,
