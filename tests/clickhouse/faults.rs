@@ -71,17 +71,16 @@ fn a_request_that_arrives_after_its_repetition_repeats_no_row() {
 /// As of a server that has lost its memory of tokens, or been given ten thousand since.
 #[test]
 fn late_requests_repeat_no_row_without_the_servers_memory_of_tokens() {
-    let database = Database::start();
-    forget_tokens(&database);
     let late_by = Duration::from_millis(1500);
-    let proxy = Proxy::start(
-        database.services.clickhouse_url(),
-        Damage::DeliverLate(late_by),
-    );
-    through(&database, &proxy, 3);
-    thread::sleep(Duration::from_millis(2500));
-    assert_eq!(proxy.late.load(Ordering::SeqCst), 3);
-    assert_eq!(database.locations(), (20_000, 20_000));
+    // What has not begun is refused, what runs is killed.
+    for damage in [Damage::DeliverLate(late_by), Damage::FinishLate(late_by)] {
+        let database = Database::start();
+        forget_tokens(&database);
+        let proxy = Proxy::start(database.services.clickhouse_url(), damage);
+        through(&database, &proxy, 3);
+        thread::sleep(Duration::from_millis(2500));
+        assert_eq!(database.locations(), (20_000, 20_000), "{damage:?}");
+    }
 }
 
 #[test]
@@ -120,6 +119,7 @@ fn an_answer_lost_and_then_a_restart_repeats_and_loses_no_row() {
         Damage::LoseAnswer,
         Damage::Hang,
         Damage::CutRequest,
+        Damage::FinishLate(Duration::from_millis(1500)),
         Damage::DeliverLate(Duration::from_millis(1500)),
     ] {
         let database = Database::start();

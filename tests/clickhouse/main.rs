@@ -1,6 +1,7 @@
 //! The batch writer and the migrations against a real ClickHouse.
 
 mod faults;
+mod memory;
 mod migrations;
 mod proxy;
 mod writer;
