@@ -129,7 +129,10 @@ fn told(
             keep_history: false,
             windows: Some(settings),
             clock: Box::new(|| 0),
-            outputs: outputs.clone(),
+            outputs: Some(outputs.clone()),
+            wanted: Box::new(|| None),
+            is_spread: false,
+            trays: Default::default(),
             fail: Arc::new(|message| panic!("{message}")),
             metrics: counters.clone(),
         });

@@ -113,7 +113,10 @@ fn run(
             keep_history: false,
             windows: Some(settings),
             clock: Box::new(|| 0),
-            outputs: outputs.clone(),
+            outputs: Some(outputs.clone()),
+            wanted: Box::new(|| None),
+            is_spread: false,
+            trays: Default::default(),
             fail: Arc::new(move |message| told.lock().expect("no panic").push(message)),
             metrics: Metrics::new(),
         });
