@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Control, JobError, wall_clock_ms};
-use crate::clickhouse::{Rows, StoredEvent, Writer};
+use crate::clickhouse::{Origin, Rows, StoredEvent, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
 use crate::epoch::{EpochRecord, Head, OffsetRange, OutputHash, Position, Positions};
@@ -235,9 +235,9 @@ impl CommitLoop {
         let windows = std::mem::replace(&mut self.windows, later);
         if let Some(writer) = &self.parts.writer {
             for rows in windows.into_values().flatten() {
-                writer.send(Rows::Cells(rows.cells))?;
-                writer.send(Rows::Drivers(rows.drivers))?;
-                writer.send(Rows::Sessions(rows.sessions))?;
+                writer.send(Rows::Cells(rows.cells), Origin::New)?;
+                writer.send(Rows::Drivers(rows.drivers), Origin::New)?;
+                writer.send(Rows::Sessions(rows.sessions), Origin::New)?;
             }
         }
         Ok(())
@@ -253,7 +253,7 @@ impl CommitLoop {
         };
 
         for locations in rows.into_values().flatten() {
-            writer.send(Rows::Locations(locations))?;
+            writer.send(Rows::Locations(locations), Origin::New)?;
         }
         let mut rejected = Vec::new();
         let mut encoded = Vec::new();
@@ -270,10 +270,10 @@ impl CommitLoop {
             })
             .collect();
         if !stored.is_empty() {
-            writer.send(Rows::Events(stored))?;
+            writer.send(Rows::Events(stored), Origin::New)?;
         }
         if !rejected.is_empty() {
-            writer.send(Rows::Rejected(rejected))?;
+            writer.send(Rows::Rejected(rejected), Origin::New)?;
         }
         Ok(())
     }
