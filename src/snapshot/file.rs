@@ -153,8 +153,7 @@ impl Loaded {
             }
             let slices = self.parts.entry((kind, group)).or_default();
             if entry.whole {
-                // Several workers may give a part each of one whole group.
-                slices.retain(|slice| slice.sequence == file.sequence);
+                slices.clear();
             }
             slices.push(Slice {
                 sequence: file.sequence,
