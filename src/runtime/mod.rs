@@ -156,8 +156,9 @@ impl Job {
         let control = Arc::new(Control::default());
         let (outputs, received) = sync_channel(CHANNEL_BOUND);
         let kept = Arc::new(Mutex::new(start.kept));
+        let windows = start.plan.windows.recorded();
         let every = Duration::from_secs_f64(pipeline.snapshots.interval_s);
-        let trigger = Arc::new(Trigger::new(every, &start.manifest));
+        let trigger = Arc::new(Trigger::new(every, &start.manifest, &windows));
         let clock = Arc::new(JobClock::new(
             start.plan.open.start_ms(pipeline.epoch.interval_ms),
         ));
@@ -187,6 +188,7 @@ impl Job {
                 metrics.clone(),
             ),
             kept: Arc::clone(&kept),
+            windows,
             recorded: start.recorded,
             positions: start.positions,
             committed: Arc::clone(&offsets),

@@ -11,7 +11,7 @@ use timely::worker::Worker;
 
 use super::replay::Replayed;
 use super::snapshots::Trigger;
-use super::start::{self, Plan};
+use super::start::{self, Plan, Windows};
 use super::{JobClock, JobError, PARK, WINDOWS_LIMIT};
 use crate::config::Pipeline;
 use crate::dataflow::{self, Context, Feed, Output, Progress, Restored, Trays};
@@ -27,6 +27,7 @@ use crate::telemetry::{Condition, Heartbeat, Metrics};
 pub(super) struct From {
     /// The snapshot that state comes from.
     pub(super) snapshot: SnapshotId,
+    pub(super) windows: Windows,
     pub(super) replayed: Replayed,
     /// The first epoch that isn't committed; `None`: only what is committed is read.
     pub(super) open: Option<Epoch>,
@@ -36,6 +37,7 @@ impl From {
     pub(super) fn plan(plan: Plan) -> Self {
         Self {
             snapshot: plan.snapshot,
+            windows: plan.windows,
             replayed: plan.replayed,
             open: Some(plan.open),
         }
@@ -101,7 +103,11 @@ impl Work {
             Ok(feeds) => feeds,
             Err(error) => return (self.fail)(JobError::from(error).to_string()),
         };
-        let restored = restored(from.snapshot.epoch, loaded, index, peers);
+        let mut restored = restored(from.snapshot.epoch, loaded, index, peers);
+        if !from.windows.serves {
+            restored.trails.clear();
+            restored.cells.clear();
+        }
         let interval_ms = self.pipeline.epoch.interval_ms;
         let trigger = self.watch.as_ref().and_then(|watch| watch.trigger.clone());
         let context = Context {
@@ -109,7 +115,7 @@ impl Work {
             limits: start::limits(&self.pipeline),
             rules: start::rules(&self.pipeline),
             keep_history: self.pipeline.clickhouse.enabled,
-            windows: start::windows(&self.pipeline),
+            windows: from.windows.settings,
             clock: {
                 let clock = Arc::clone(&self.clock);
                 Box::new(move || clock.now_ms())

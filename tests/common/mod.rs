@@ -107,7 +107,11 @@ impl Lab {
     /// A pipeline file with `name` and further lines of TOML.
     pub fn pipeline(&self, name: &str, toml: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{name}.toml"));
-        let text = format!("name = \"{name}\"\n{toml}\n");
+        let state = match toml.contains("snapshots.url") {
+            true => String::new(),
+            false => format!("snapshots.url = {:?}", self.folder.path().join("state")),
+        };
+        let text = format!("name = \"{name}\"\n{state}\n{toml}\n");
         std::fs::write(&path, text).expect("the pipeline file is written");
         path
     }
