@@ -8,7 +8,7 @@
 //! [`super::compare`].
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use riderflow::epoch::LogRecord;
 use riderflow::model::Input;
 use serde_json::Value;
 
-use super::common::{Lab, Running, now_ms, wait_until};
+use super::common::{Lab, Running, now_ms, read_each};
 use super::compare::{Item, Outcome, Report, Told, compare};
 use super::live::{self, Live, Written};
 
@@ -220,9 +220,9 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
         ..Outcome::default()
     };
     let source = format!("/riderflow/{name}");
-    for event in lab.read_all("rider-notifications") {
+    read_each(&lab.brokers(), "rider-notifications", |event| {
         if event.header("ce_source") != source {
-            continue;
+            return;
         }
         let mut data = event.json();
         let by_timer = ["geofence.dwelled", "agent.arrived", "driver.silent"];
@@ -248,7 +248,7 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
             id: event.header("ce_id").to_owned(),
             content: format!("{} {time} {data}", headers.join(" ")),
         });
-    }
+    });
     for letter in lab.read_all("rider-updates-dead-letter") {
         if letter.offset < letters_from {
             continue;
@@ -358,14 +358,16 @@ pub fn time_to_first_commit(
     None
 }
 
-/// Waits until `job` has ended by itself.
-pub fn wait_for_end(job: &mut Running, limit: Duration, what: &str) -> std::process::ExitStatus {
-    let mut status = None;
-    wait_until(limit, what, || {
-        status = job.ended();
-        status.is_some()
-    });
-    status.expect("it has ended")
+/// Waits until `job` has ended by itself; `None` if it does not in time.
+pub fn wait_for_end(job: &mut Running, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = job.ended();
+        if status.is_some() || Instant::now() > deadline {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The newest folder of a pipeline's snapshots.
@@ -384,6 +386,6 @@ pub fn count(lab: &Lab, table: &str) -> usize {
 }
 
 /// By signal 9, so by a trap or a kill.
-pub fn was_killed(status: std::process::ExitStatus) -> bool {
+pub fn was_killed(status: ExitStatus) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }
