@@ -69,6 +69,7 @@ pub struct Trial {
     pub snapshots: PathBuf,
     calm_name: String,
     calm: PathBuf,
+    began: Instant,
 }
 
 /// What became of a trial.
@@ -109,7 +110,14 @@ impl Trial {
             snapshots,
             calm_name,
             calm,
+            began: Instant::now(),
         }
+    }
+
+    /// Says when what happened, for whoever reads a failed test.
+    pub fn note(&self, what: &str) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        eprintln!("{}, after {seconds:.1} s: {what}", self.name);
     }
 
     pub fn job(&self, lab: &Lab, workers: usize) -> Running {
@@ -143,17 +151,21 @@ impl Trial {
 
     /// Lets the job end in order, runs the undisturbed one, and compares.
     pub fn finish(self, lab: &Lab, job: Running) -> Verdict {
+        self.note("the input ends");
         let written = self.live.end();
         for (&(input, partition), end) in &written.ends {
             assert_eq!(lab.end_of(input.topic(), partition), *end, "{input:?}");
         }
+        eprintln!("{} pauses; the disturbed job settles", written.pauses);
         let (disturbed, letters_end) = settle(lab, &self.name, job, &written, 0);
         for (table, ..) in TABLES {
             let table = table.trim_end_matches(" FINAL");
             lab.query(&format!("TRUNCATE TABLE riderflow.{table}"));
         }
+        let calm_began = Instant::now();
         let job = lab.run(&self.calm, 2);
         let (calm, _) = settle(lab, &self.calm_name, job, &written, letters_end);
+        eprintln!("the undisturbed run took {:.1?}", calm_began.elapsed());
         assert_all_is_there(&calm, &written);
         Verdict {
             report: compare(&disturbed, &calm),
@@ -173,16 +185,19 @@ fn settle(
     written: &Written,
     letters_from: i64,
 ) -> (Outcome, i64) {
+    let began = Instant::now();
     lab.wait_for_no_lag(name, LONG);
+    let no_lag = began.elapsed();
     let settled_ms = written.last_ms + live::SETTLED_MS - now_ms();
     std::thread::sleep(Duration::from_millis(settled_ms.max(0) as u64));
     // The epochs of the last timers are under way.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(job.stop().code(), Some(0), "{name} ends well");
-    (
-        collect(lab, name, written, letters_from),
-        lab.end_of("rider-updates-dead-letter", 0),
-    )
+    let stopped = began.elapsed();
+    let outcome = collect(lab, name, written, letters_from);
+    let collected = began.elapsed();
+    eprintln!("{name}: no lag after {no_lag:.1?}, stopped {stopped:.1?}, read {collected:.1?}");
+    (outcome, lab.end_of("rider-updates-dead-letter", 0))
 }
 
 /// The undisturbed run is itself held against what was written.

@@ -61,7 +61,9 @@ fn of_two_jobs_one_survives_and_one_that_was_frozen_tells_nothing_any_more() {
     let began = Instant::now();
     time_to_first_commit(&mut first, began, LONG).expect("the first job commits");
     let (second, second_log) = frozen_in_a_transaction(&lab, &trial, 2);
+    trial.note("the second job is frozen");
     assert_fenced(first, &first_log);
+    trial.note("the first has ended");
 
     // It has a successor when it wakes up; the successor has none, so that it may go on, if it
     // finds out what became of its transaction.
@@ -71,12 +73,14 @@ fn of_two_jobs_one_survives_and_one_that_was_frozen_tells_nothing_any_more() {
     std::thread::sleep(BEYOND_TIMEOUT.saturating_sub(began.elapsed()));
     second.signal(Signal::CONT);
     assert_fenced(second, &second_log);
+    trial.note("the second has ended");
     std::thread::sleep(BEYOND_TIMEOUT.saturating_sub(third_began.elapsed()));
     third.signal(Signal::CONT);
     let before = commits(&third);
     wait_until(LONG, "the third job goes on or ends", || {
         commits(&third) > before || !third.is_running()
     });
+    trial.note("the third goes on, or has ended");
     if !third.is_running() {
         assert_fenced(third, &third_log);
         third = trial.job(&lab, 2);

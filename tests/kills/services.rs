@@ -32,6 +32,7 @@ fn a_broker_that_dies_and_a_clickhouse_that_dies_or_falls_silent_change_nothing(
     wait_until(LONG, "three answers are lost", || {
         proxy.left.load(Ordering::SeqCst) == 0
     });
+    trial.note("answers were lost");
     for _ in 0..3 {
         more_rows(&lab);
         let services = lab.services();
@@ -39,9 +40,11 @@ fn a_broker_that_dies_and_a_clickhouse_that_dies_or_falls_silent_change_nothing(
         services.start_clickhouse().expect("ClickHouse starts");
     }
     more_rows(&lab);
+    trial.note("ClickHouse was killed");
     lab.services().kill_kafka().expect("Kafka is killed");
     std::thread::sleep(Duration::from_secs(1));
     lab.services().start_kafka().expect("Kafka starts");
+    trial.note("Kafka is back");
     more_rows(&lab);
 
     assert!(job.is_running(), "the job outlives both: {}", said(&log));
