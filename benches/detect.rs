@@ -7,18 +7,21 @@
 //! takes 1 s of event time; every fifth driver has an open order. Figures per update are
 //! process CPU time of the timed calls alone, the end of the round's epoch and the handing on
 //! of the judged update among them; how many fences a fix is in, and how many events come of
-//! it, is printed beside.
+//! it, is printed beside. What an export for a snapshot costs, and an import, is for all
+//! drivers as they are then, written by postcard into parts by key group.
 //!
 //! Run with `cargo bench --bench detect`.
 
 use std::time::{Duration, Instant};
 
-use riderflow::detect::{Detector, OrderBook, Outputs, Rules};
+use riderflow::detect::{Detector, DriverState, OrderBook, Outputs, Rules};
+use riderflow::epoch::key_group;
 use riderflow::geo::{Area, FenceIndex};
 use riderflow::model::{
     DriverId, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange, OrderId,
     OrderStatus, Place, Position, Source, Stop, Update,
 };
+use riderflow::snapshot::{Kind, Mark, Parts};
 
 const DRIVERS: usize = 100_000;
 const ORDERS: usize = 20_000;
@@ -137,10 +140,11 @@ fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
 
 fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     let mut dice = Dice(7);
-    let mut detector = Detector::new(Rules {
+    let rules = Rules {
         lateness_s,
         ..Rules::default()
-    });
+    };
+    let mut detector = Detector::new(rules.clone());
     let mut out = Outputs::default();
     let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
 
@@ -148,6 +152,7 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
         detector.on_update(update, 0, &mut out);
     }
 
+    let mut changes = Vec::new();
     let mut index = FenceIndex::new();
     let mut areas = Vec::new();
     let started = Instant::now();
@@ -166,7 +171,9 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
             exit_margin_m: 20.0,
         });
         let place = place(Input::Geofences, 1001);
-        detector.on_fence(FenceChange { place, id, fence }, 0, &mut out);
+        let change = FenceChange { place, id, fence };
+        changes.push(change.clone());
+        detector.on_fence(change, 0, &mut out);
     }
     let per_fence = started.elapsed() / fences as u32;
 
@@ -232,6 +239,58 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
         candidates as f64 / DRIVERS as f64,
         inside as f64 / DRIVERS as f64,
         events as f64 / updates,
+    );
+    snapshot(detector, rules, changes);
+}
+
+/// All drivers' state out into parts, and into another detector.
+fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
+    const TIMES: u32 = 20;
+    let group = |driver: DriverId| key_group(&driver.0.to_le_bytes());
+    let mut export = |whole| {
+        let mark = Mark { sequence: 0, whole };
+        let (mut parts, mut shown) = (Vec::new(), 0);
+        let mut wall = Duration::ZERO;
+        for _ in 0..TIMES {
+            let mut new = Parts::new(Kind::Drivers, mark);
+            shown = 0;
+            let started = Instant::now();
+            detector.export(
+                |driver| mark.is_whole(group(driver)),
+                |state| {
+                    new.add(group(state.driver()), state);
+                    shown += 1;
+                },
+            );
+            wall += started.elapsed();
+            parts = new.finish(|_| true);
+        }
+        (parts, shown, wall / TIMES)
+    };
+    let (parts, all, all_wall) = export(true);
+    let (_, some, some_wall) = export(false);
+    assert_eq!(all, DRIVERS);
+    let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+
+    let mut fresh = Detector::new(rules);
+    for change in fences {
+        fresh.on_fence(change, 0, &mut Outputs::default());
+    }
+    let started = Instant::now();
+    for part in &parts {
+        part.entries(|state: DriverState| fresh.import(state))
+            .expect("it was just written");
+    }
+    let import_wall = started.elapsed();
+    assert_eq!(fresh.driver_count(), DRIVERS);
+    let each = |wall: Duration| wall.as_nanos() as f64 / DRIVERS as f64;
+    println!(
+        "    export: {:.0} ns wall and {:.0} bytes per driver, of {DRIVERS}; {some_wall:?} in all \
+         where none has changed and the groups that are whole have {some}; import: {:.0} ns per \
+         driver",
+        each(all_wall),
+        bytes as f64 / DRIVERS as f64,
+        each(import_wall),
     );
 }
 

@@ -1,6 +1,7 @@
 //! The running dataflow without Kafka: records from memory, in any batching, on any number of
 //! workers, give the same outputs; and the operators are those that `explain` names.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::mpsc::sync_channel;
@@ -12,10 +13,11 @@ use rand_pcg::Pcg64Mcg;
 use riderflow::config::Pipeline;
 use riderflow::dataflow::graph::Graph;
 use riderflow::dataflow::windows::Settings;
-use riderflow::dataflow::{self, Context, Feed, Output};
+use riderflow::dataflow::{self, Context, Feed, Output, Restored, Trays};
 use riderflow::epoch::{PartitionClock, Polled, Record, RecordReader};
 use riderflow::model::{Epoch, Flag, Input, Source, TimeMs};
 use riderflow::simulate::{Batch, Plan, Simulation};
+use riderflow::snapshot::{Kind, Mark, Part};
 use riderflow::telemetry::Metrics;
 use riderflow::wire::{self, Limits};
 use timely::dataflow::operators::probe::Handle;
@@ -58,7 +60,7 @@ impl RecordReader for Replay {
             .partitions
             .get_mut(&partition)
             .expect("a known partition");
-        let count = self.dice.random_range(0..=max.min(300)).min(records.len());
+        let count = self.dice.random_range(0..=max.min(100)).min(records.len());
         for stored in records.drain(..count) {
             visit(Polled::Record(Record {
                 source: stored.source,
@@ -89,14 +91,71 @@ impl RecordReader for Replay {
 }
 
 /// What a run gives that must be the same for every run over the same log.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 struct Given {
     /// Ids of events, in telling order, with their epoch.
     events: Vec<(Epoch, String)>,
     dead_letters: Vec<(Epoch, Source)>,
-    flags: BTreeMap<Source, Flag>,
+    flags: BTreeMap<Source, (Epoch, Flag)>,
     /// Epoch, input, partition, first and next offset.
     ranges: Vec<(Epoch, Input, i32, i64, i64)>,
+    /// Where they are depends on the run.
+    snapshots: Vec<Snapshot>,
+}
+
+/// Without the snapshots.
+impl PartialEq for Given {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.events, &self.dead_letters, &self.flags, &self.ranges)
+            == (
+                &other.events,
+                &other.dead_letters,
+                &other.flags,
+                &other.ranges,
+            )
+    }
+}
+
+impl Given {
+    /// What was given after an epoch.
+    fn after(&self, epoch: Epoch) -> Self {
+        fn later<T: Clone>(all: &[T], is_later: impl Fn(&T) -> bool) -> Vec<T> {
+            all.iter().filter(|each| is_later(each)).cloned().collect()
+        }
+        Self {
+            events: later(&self.events, |(at, _)| *at > epoch),
+            dead_letters: later(&self.dead_letters, |(at, _)| *at > epoch),
+            flags: (self.flags.iter())
+                .filter(|(_, (at, _))| *at > epoch)
+                .map(|(source, flag)| (*source, *flag))
+                .collect(),
+            ranges: later(&self.ranges, |(at, ..)| *at > epoch),
+            snapshots: Vec::new(),
+        }
+    }
+
+    /// What the epoch log says to a start that goes on from a snapshot when the epochs up to
+    /// `last` are committed.
+    fn from(&self, snapshot: &Snapshot, last: Epoch, log: &Log) -> From {
+        let mut positions = BTreeMap::new();
+        let mut replayed: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for &(epoch, input, partition, _, next) in &self.ranges {
+            let at = (input, partition);
+            if epoch <= snapshot.epoch {
+                let read = &log[&at][..next as usize];
+                let latest_ms = read.iter().map(|record| record.timestamp_ms).max();
+                positions.insert(at, (next, latest_ms.unwrap_or(0)));
+            } else if epoch <= last {
+                replayed.entry(at).or_default().push((epoch, next));
+            }
+        }
+        From {
+            snapshot: snapshot.clone(),
+            positions,
+            replayed,
+            open: Epoch(last.max(snapshot.epoch).0 + 1),
+        }
+    }
 }
 
 const WINDOWS: Settings = Settings {
@@ -115,13 +174,83 @@ fn context(outputs: std::sync::mpsc::SyncSender<Output>) -> Context {
         keep_history: true,
         windows: None,
         clock: Box::new(|| WALL_MS),
-        outputs,
+        outputs: Some(outputs),
+        wanted: Box::new(|| None),
         fail: Arc::new(|message| panic!("{message}")),
+        is_spread: false,
+        trays: Trays::default(),
         metrics: Metrics::new(),
     }
 }
 
+/// What a run goes on from.
+#[derive(Clone)]
+struct From {
+    /// The state after this epoch.
+    snapshot: Snapshot,
+    /// Of each partition: the next offset, and the latest timestamp until then.
+    positions: BTreeMap<(Input, i32), (i64, TimeMs)>,
+    /// Epochs that are read again, each with the offset after its last.
+    replayed: BTreeMap<(Input, i32), Vec<(Epoch, i64)>>,
+    /// The first epoch after those.
+    open: Epoch,
+}
+
+/// The state after an epoch: for each group its last whole part and what came after it.
+#[derive(Clone, Debug, Default)]
+struct Snapshot {
+    epoch: Epoch,
+    parts: BTreeMap<(Kind, u16), Vec<Part>>,
+}
+
+impl Snapshot {
+    fn add(&mut self, epoch: Epoch, parts: Vec<Part>) {
+        self.epoch = epoch;
+        for part in parts {
+            let group = self.parts.entry((part.kind, part.group)).or_default();
+            if part.whole {
+                group.clear();
+            }
+            group.push(part);
+        }
+    }
+
+    fn restored(&self, index: usize, peers: usize) -> Restored {
+        let of = |kind: Kind, is_own: bool| -> Vec<Part> {
+            let parts = self.parts.iter().filter(|((of, group), _)| {
+                *of == kind && (!is_own || Restored::is_own(u64::from(*group), index, peers))
+            });
+            parts.flat_map(|(_, parts)| parts.clone()).collect()
+        };
+        Restored {
+            epoch: self.epoch,
+            fences: of(Kind::Fences, false),
+            orders: of(Kind::Orders, true),
+            drivers: of(Kind::Drivers, true),
+            trails: of(Kind::Trails, true),
+            cells: of(Kind::Cells, true),
+        }
+    }
+}
+
+/// Wants a snapshot now and then.
+fn now_and_then(seed: u64) -> Box<dyn Fn() -> Option<Mark>> {
+    let dice = RefCell::new(Pcg64Mcg::seed_from_u64(seed));
+    let sequence = Cell::new(0);
+    Box::new(move || {
+        let is_wanted = dice.borrow_mut().random_range(0..3) == 0;
+        is_wanted.then(|| Mark {
+            sequence: sequence.replace(sequence.get() + 1),
+            whole: sequence.get() == 1,
+        })
+    })
+}
+
 fn run(log: &Log, workers: usize, seed: u64) -> Given {
+    run_from(log, workers, seed, None)
+}
+
+fn run_from(log: &Log, workers: usize, seed: u64, from: Option<From>) -> Given {
     let (outputs, received) = sync_channel(64);
     let outputs = Mutex::new(Some(outputs));
     let log = log.clone();
@@ -133,14 +262,30 @@ fn run(log: &Log, workers: usize, seed: u64) -> Given {
             let feeds = Input::ALL
                 .into_iter()
                 .filter_map(|input| {
+                    let next = |at: &(Input, i32)| {
+                        let from = from.as_ref().and_then(|from| from.positions.get(at));
+                        from.copied().unwrap_or((0, 0))
+                    };
                     let partitions: BTreeMap<i32, VecDeque<Stored>> = log
                         .iter()
                         .filter(|((of, at), _)| *of == input && *at as usize % peers == index)
-                        .map(|((_, at), records)| (*at, records.iter().cloned().collect()))
+                        .map(|(at, records)| {
+                            let unread = records.iter().skip(next(at).0 as usize);
+                            (at.1, unread.cloned().collect())
+                        })
                         .collect();
+                    let clock = |at: i32| match &from {
+                        None => PartitionClock::new(INTERVAL_MS),
+                        Some(from) => {
+                            let replayed = from.replayed.get(&(input, at));
+                            let replayed = replayed.into_iter().flatten().copied();
+                            let latest_ms = next(&(input, at)).1;
+                            PartitionClock::resumed(INTERVAL_MS, latest_ms, replayed, from.open)
+                        }
+                    };
                     let clocks = partitions
                         .keys()
-                        .map(|&at| (at, PartitionClock::new(INTERVAL_MS)))
+                        .map(|&at| (at, clock(at)))
                         .collect::<Vec<_>>();
                     (!clocks.is_empty()).then(|| Feed {
                         input,
@@ -154,9 +299,15 @@ fn run(log: &Log, workers: usize, seed: u64) -> Given {
                     })
                 })
                 .collect();
-            let context = context(outputs.clone());
+            let mut context = context(outputs.clone());
+            if index == 0 {
+                context.wanted = now_and_then(seed);
+            }
+            let restored = from
+                .as_ref()
+                .map(|from| from.snapshot.restored(index, peers));
             let complete: Handle<u64> = worker
-                .dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context))
+                .dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, restored, context))
                 .judged;
             let end = Epoch::containing(WALL_MS, INTERVAL_MS).0;
             while complete.less_than(&end) {
@@ -179,16 +330,22 @@ fn collect(outputs: impl Iterator<Item = Output>) -> Given {
     let mut given = Given::default();
     for output in outputs {
         match output {
-            Output::Locations { rows, .. } => {
+            Output::Locations { epoch, rows } => {
                 for location in rows {
                     let source = location.update.place.source;
                     assert!(
-                        given.flags.insert(source, location.flag).is_none(),
+                        given.flags.insert(source, (epoch, location.flag)).is_none(),
                         "{source:?} twice"
                     );
                 }
             }
             Output::Windows { .. } => unreachable!("no windows are computed"),
+            Output::Settled { .. } => {}
+            Output::Snapshot { epoch, parts } => {
+                let mut snapshot = given.snapshots.last().cloned().unwrap_or_default();
+                snapshot.add(epoch, parts);
+                given.snapshots.push(snapshot);
+            }
             Output::Epoch(whole) => {
                 let epoch = whole.epoch;
                 given.events.extend(
@@ -287,6 +444,23 @@ proptest! {
             prop_assert_eq!(&run(&log, workers, seed + workers as u64 + 1), &alone);
         }
     }
+
+    /// From any snapshot, with any number of epochs to be read again, by any number of workers.
+    #[test]
+    fn a_restart_from_a_snapshot_changes_nothing(seed in 0_u64..1_000_000, partitions in 1..4_i32) {
+        let log = city(60, 120, partitions, seed);
+        let before = run(&log, 2, seed);
+        let mut dice = Pcg64Mcg::seed_from_u64(seed);
+        let epochs: Vec<Epoch> = before.ranges.iter().map(|(epoch, ..)| *epoch).collect();
+        prop_assert!(before.snapshots.len() > 2, "{} snapshots", before.snapshots.len());
+        for workers in [1, 2, 4] {
+            let snapshot = &before.snapshots[dice.random_range(0..before.snapshots.len())];
+            let last = epochs[dice.random_range(0..epochs.len())];
+            let from = before.from(snapshot, last, &log);
+            let after = run_from(&log, workers, seed + workers as u64, Some(from));
+            prop_assert_eq!(&after, &before.after(snapshot.epoch));
+        }
+    }
 }
 
 /// Adds a partition of updates whose phones are an hour ahead or behind, and one in which
@@ -350,7 +524,7 @@ fn a_wrong_clock_and_a_quiet_partition_delay_and_change_nothing_for_others() {
         .collect();
     // With their epochs: neither changed nor later.
     assert_eq!(of_others, alone.events);
-    let flags: BTreeMap<Source, Flag> = among
+    let flags: BTreeMap<Source, (Epoch, Flag)> = among
         .flags
         .iter()
         .filter(|(source, _)| source.partition != 2 || source.input != Input::Updates)
@@ -375,7 +549,7 @@ fn a_wrong_clock_and_a_quiet_partition_delay_and_change_nothing_for_others() {
         behind.clone().count() > 50,
         "an hour behind is history, and judged"
     );
-    assert!(behind.clone().all(|(_, flag)| *flag == Flag::Ok));
+    assert!(behind.clone().all(|(_, (_, flag))| *flag == Flag::Ok));
 }
 
 #[test]
@@ -403,7 +577,7 @@ fn the_operators_are_those_that_explain_names() {
             windows: Some(WINDOWS),
             ..context(outputs.clone())
         };
-        worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
+        worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, None, context));
         worker.step();
     });
     drop(guards.expect("a worker starts"));

@@ -155,12 +155,9 @@ fn report(
 
 /// Topics that are read, topics that are written, tables.
 fn stores(graph: &Graph) -> (Vec<&Store>, Vec<&Store>, Vec<&Store>) {
-    let (tables, topics): (Vec<_>, Vec<_>) = graph
-        .stores
-        .iter()
-        .partition(|store| store.kind == StoreKind::Table);
-    let (inputs, outputs) = topics
-        .into_iter()
+    let of_kind = |kind| graph.stores.iter().filter(move |store| store.kind == kind);
+    let tables = of_kind(StoreKind::Table).collect();
+    let (inputs, outputs) = of_kind(StoreKind::Topic)
         .partition(|topic| graph.flows_out_of(&topic.name).next().is_some());
     (inputs, outputs, tables)
 }

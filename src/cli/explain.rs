@@ -89,6 +89,7 @@ fn node(graph: &Graph, name: &str) -> String {
     };
     match (store.kind, partitions(store)) {
         (StoreKind::Table, _) => format!("table {name}"),
+        (StoreKind::Folder, _) => format!("folder {name}"),
         (StoreKind::Topic, None) => format!("topic {name}"),
         (StoreKind::Topic, Some(partitions)) => format!("topic {name} ({partitions})"),
     }
@@ -106,7 +107,9 @@ fn mermaid(graph: &Graph) -> Result<String, fmt::Error> {
         let name = &store.name;
         match store.kind {
             StoreKind::Topic => writeln!(out, "  {}[/\"{name}\"/]", id(name))?,
-            StoreKind::Table => writeln!(out, "  {}[(\"{name}\")]", id(name))?,
+            StoreKind::Table | StoreKind::Folder => {
+                writeln!(out, "  {}[(\"{name}\")]", id(name))?;
+            }
         }
     }
     for site in Site::ALL {
@@ -134,6 +137,7 @@ fn dot(graph: &Graph) -> Result<String, fmt::Error> {
         let shape = match store.kind {
             StoreKind::Topic => "cds",
             StoreKind::Table => "cylinder",
+            StoreKind::Folder => "folder",
         };
         writeln!(out, "  \"{}\" [shape={shape}];", store.name)?;
     }

@@ -10,24 +10,31 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use super::{Context, EpochOutput, Output, frontier_of};
 use crate::epoch::OffsetRange;
 use crate::model::{DeadLetter, Epoch, Event, Input};
+use crate::snapshot::Mark;
 
 #[derive(Default)]
 struct Waiting {
     events: Vec<Event>,
     dead_letters: Vec<DeadLetter>,
     ranges: BTreeMap<(Input, i32), OffsetRange>,
+    mark: Option<Mark>,
 }
 
 pub(super) fn collect_epoch<'scope>(
     events: StreamVec<'scope, u64, Event>,
     dead_letters: StreamVec<'scope, u64, DeadLetter>,
     ranges: StreamVec<'scope, u64, OffsetRange>,
+    marks: StreamVec<'scope, u64, Mark>,
+    forwarded: Option<StreamVec<'scope, u64, Output>>,
     context: Rc<Context>,
 ) {
     let mut builder = OperatorBuilder::new("collect_epoch".to_owned(), events.scope());
     let mut events = builder.new_input(events, Exchange::new(|_: &Event| 0));
     let mut dead_letters = builder.new_input(dead_letters, Exchange::new(|_: &DeadLetter| 0));
     let mut ranges = builder.new_input(ranges, Exchange::new(|_: &OffsetRange| 0));
+    let mut marks = builder.new_input(marks, Exchange::new(|_: &Mark| 0));
+    let mut forwarded =
+        forwarded.map(|forwarded| builder.new_input(forwarded, Exchange::new(|_: &Output| 0)));
 
     builder.build(move |_capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
@@ -56,6 +63,15 @@ pub(super) fn collect_epoch<'scope>(
                 }
             });
 
+            marks.for_each(|capability, data| {
+                if let Some(epoch) = capability.least() {
+                    waiting.entry(*epoch).or_default().mark = data.drain(..).next();
+                }
+            });
+            if let Some(forwarded) = &mut forwarded {
+                forwarded.for_each(|_, data| data.drain(..).for_each(|rows| context.give(rows)));
+            }
+
             let complete = frontiers.iter().filter_map(frontier_of).min();
             while let Some(entry) = waiting.first_entry()
                 && complete.is_none_or(|frontier| *entry.key() < frontier)
@@ -70,6 +86,7 @@ pub(super) fn collect_epoch<'scope>(
                     events: whole.events,
                     dead_letters: whole.dead_letters,
                     ranges: whole.ranges.into_values().collect(),
+                    mark: whole.mark,
                 }));
             }
         }

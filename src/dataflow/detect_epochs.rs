@@ -15,11 +15,13 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Capability, InputCapability};
 
+use super::keep_fences::FenceState;
 use super::windows::Counted;
 use super::{Context, Output, frontier_of};
-use crate::detect::{Detector, OrderStep, Outputs};
+use crate::detect::{Detector, DriverState, OrderStep, Outputs};
 use crate::epoch::key_group;
-use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Place, Update};
+use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Input, Place, Source, Update};
+use crate::snapshot::{Kind, Mark, Part, Parts};
 
 fn group_of(driver: DriverId) -> u64 {
     key_group(&driver.0.to_le_bytes())
@@ -32,9 +34,10 @@ struct Waiting {
     capabilities: Option<[Capability<u64>; 2]>,
     updates: Vec<Vec<Update>>,
     changes: Vec<Change>,
+    mark: Option<(Mark, Capability<u64>)>,
 }
 
-/// A capability for each of the two outputs.
+/// A capability for each of the two outputs that updates lead to.
 fn retain(capability: &InputCapability<u64>) -> Option<[Capability<u64>; 2]> {
     Some([capability.retain_least(0)?, capability.retain_least(1)?])
 }
@@ -54,32 +57,61 @@ impl Change {
     }
 }
 
+/// What a snapshot knew.
+pub(super) struct Known {
+    pub(super) fences: Vec<FenceState>,
+    /// Of this worker's key groups.
+    pub(super) drivers: Vec<DriverState<'static>>,
+}
+
+/// What detection gives.
+pub(super) struct Detected<'scope> {
+    pub(super) events: StreamVec<'scope, u64, Event>,
+    /// What windows count.
+    pub(super) counted: StreamVec<'scope, u64, Counted>,
+    pub(super) parts: StreamVec<'scope, u64, Part>,
+}
+
 pub(super) fn detect_epochs<'scope>(
     updates: StreamVec<'scope, u64, Update>,
     steps: StreamVec<'scope, u64, OrderStep>,
     fences: StreamVec<'scope, u64, FenceChange>,
+    marks: StreamVec<'scope, u64, Mark>,
+    known: Known,
     context: Rc<Context>,
-) -> (
-    StreamVec<'scope, u64, Event>,
-    StreamVec<'scope, u64, Counted>,
-) {
+) -> Detected<'scope> {
     let mut builder = OperatorBuilder::new("detect".to_owned(), updates.scope());
+    let (index, peers) = (
+        updates.scope().index() as u64,
+        updates.scope().peers() as u64,
+    );
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
     let mut updates = builder.new_input(updates, by_driver);
     let mut steps = builder.new_input(steps, steps_by_driver);
     let mut fences = builder.new_input(fences.broadcast(), Pipeline);
+    let mut marks = builder.new_input(marks, Pipeline);
     let (output, events) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Event>>>::from(output);
     let (counted_out, counted) = builder.new_output();
     let mut counted_out =
         OutputBuilder::<_, CapacityContainerBuilder<Vec<Counted>>>::from(counted_out);
 
-    builder.build(move |_capabilities| {
+    let (parts_out, parts) = builder.new_output();
+    let mut parts_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Part>>>::from(parts_out);
+
+    builder.build(move |capabilities| {
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         // The next epoch that must be judged even if nothing comes.
         let mut alarm: Option<[Capability<u64>; 2]> = None;
         let mut judge = Judge::new(context);
+        judge.restore(known);
+        // What was known may have deadlines though nothing may come.
+        if let (Some(due), [events, counted, _]) = (judge.next_epoch_after(None), &capabilities[..])
+        {
+            alarm = Some([events.delayed(&due.0), counted.delayed(&due.0)]);
+        }
+        drop(capabilities);
         move |frontiers| {
             updates.for_each(|capability, data| {
                 if let Some(capabilities) = retain(&capability) {
@@ -103,10 +135,22 @@ pub(super) fn detect_epochs<'scope>(
                 }
             });
 
+            marks.for_each(|capability, data| {
+                if let (Some(mark), Some(capabilities), Some(own)) =
+                    (data.pop(), retain(&capability), capability.retain_least(2))
+                {
+                    let entry = waiting.entry(*own.time()).or_default();
+                    entry.mark = Some((mark, own));
+                    entry.capabilities.get_or_insert(capabilities);
+                }
+            });
+
             let complete = frontiers.iter().filter_map(frontier_of).min();
             let mut output = output.activate();
-            while let Some((capabilities, received)) = take_next(&mut waiting, &mut alarm, complete)
+            while let Some((capabilities, mut received)) =
+                take_next(&mut waiting, &mut alarm, complete)
             {
+                let mark = received.mark.take();
                 let epoch = Epoch(*capabilities[0].time());
                 let events = judge.epoch(epoch, received);
                 if !events.is_empty() {
@@ -120,13 +164,24 @@ pub(super) fn detect_epochs<'scope>(
                         .session(&capabilities[1])
                         .give_container(&mut counted);
                 }
+                if let Some((mark, capability)) = mark {
+                    let mut parts = judge.export(mark, |group| group % peers == index);
+                    parts_out
+                        .activate()
+                        .session(&capability)
+                        .give_container(&mut parts);
+                }
                 alarm = judge
-                    .next_epoch_after(epoch)
+                    .next_epoch_after(Some(epoch))
                     .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
             }
         }
     });
-    (events, counted)
+    Detected {
+        events,
+        counted,
+        parts,
+    }
 }
 
 /// The oldest epoch that is complete and in which something came or is due, with the right to
@@ -176,6 +231,33 @@ impl Judge {
         }
     }
 
+    /// Goes on from what a snapshot knew; nothing is told of it.
+    fn restore(&mut self, known: Known) {
+        let source = Source {
+            input: Input::Geofences,
+            partition: 0,
+            offset: 0,
+        };
+        for FenceState { id, fence } in known.fences {
+            let place = Place { at_ms: 0, source };
+            let change = FenceChange { place, id, fence };
+            self.detector.on_fence(change, 0, &mut self.outputs);
+        }
+        for driver in known.drivers {
+            self.detector.import(driver);
+        }
+        debug_assert!(self.outputs.events.is_empty());
+    }
+
+    fn export(&mut self, mark: Mark, owned: impl Fn(u64) -> bool) -> Vec<Part> {
+        let mut parts = Parts::new(Kind::Drivers, mark);
+        self.detector.export(
+            |driver| mark.is_whole(group_of(driver)),
+            |state| parts.add(group_of(state.driver()), state),
+        );
+        parts.finish(owned)
+    }
+
     /// Judges all that an epoch received, in merged order. Returns what was told.
     fn epoch(&mut self, epoch: Epoch, received: Waiting) -> &mut Vec<Event> {
         let now_ms = epoch.now_ms(self.context.interval_ms);
@@ -205,11 +287,12 @@ impl Judge {
         &mut self.outputs.events
     }
 
-    /// The epoch in which something is due though nothing may come.
-    fn next_epoch_after(&self, epoch: Epoch) -> Option<Epoch> {
+    /// The epoch in which something is due though nothing may come; later than one that has
+    /// been judged.
+    fn next_epoch_after(&self, judged: Option<Epoch>) -> Option<Epoch> {
         let due_ms = self.detector.next_deadline()?;
         let due = Epoch::containing(due_ms, self.context.interval_ms);
-        Some(due.max(Epoch(epoch.0 + 1)))
+        Some(due.max(Epoch(judged.map_or(0, |judged| judged.0 + 1))))
     }
 
     /// Every valid update is history, whatever its flag.

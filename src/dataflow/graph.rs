@@ -44,11 +44,18 @@ pub enum Site {
     Committer,
     /// The one ClickHouse writer.
     Writer,
+    /// The one thread that writes snapshots.
+    Snapshots,
 }
 
 impl Site {
     /// All sites, in the order in which data passes them.
-    pub const ALL: [Self; 3] = [Self::Workers, Self::Committer, Self::Writer];
+    pub const ALL: [Self; 4] = [
+        Self::Workers,
+        Self::Committer,
+        Self::Writer,
+        Self::Snapshots,
+    ];
 
     /// The site in words.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +63,7 @@ impl Site {
             Self::Workers => "every worker",
             Self::Committer => "committer thread",
             Self::Writer => "ClickHouse writer",
+            Self::Snapshots => "snapshot thread",
         }
     }
 }
@@ -67,6 +75,8 @@ pub enum Route {
     Partition,
     /// To the worker that a hash of the order id names.
     Order,
+    /// To the worker that owns the fence's key group.
+    Fence,
     /// To the worker that owns the driver's key group.
     Driver,
     /// To the worker that a hash of the window and its H3 cell names.
@@ -87,6 +97,7 @@ impl Route {
         match self {
             Self::Partition => "by partition",
             Self::Order => "by order",
+            Self::Fence => "by fence",
             Self::Driver => "by driver",
             Self::Cell => "by window and cell",
             Self::Worker => "on the same worker",
@@ -104,14 +115,16 @@ pub enum StoreKind {
     Topic,
     /// A ClickHouse table.
     Table,
+    /// A folder or an object store.
+    Folder,
 }
 
-/// A topic or a table.
+/// A topic, a table or a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// Its name.
     pub name: String,
-    /// Which of the two it is.
+    /// Which of them it is.
     pub kind: StoreKind,
     /// How many partitions a topic has.
     pub partitions: Option<i32>,
@@ -171,11 +184,16 @@ impl Graph {
     pub fn of(pipeline: &Pipeline) -> Self {
         let rows = pipeline.clickhouse.enabled;
         let windows = rows && pipeline.windows.enabled;
-        let mut stages = vec![read_inputs(pipeline), resolve_orders(), detect(pipeline)];
+        let mut stages = vec![
+            read_inputs(pipeline),
+            keep_fences(),
+            resolve_orders(),
+            detect(pipeline),
+        ];
         if windows {
             stages.extend(window_stages(pipeline));
         }
-        stages.extend([collect_epoch(pipeline), commit(pipeline)]);
+        stages.extend([collect_epoch(pipeline), collect_parts(), commit(pipeline)]);
         let mut graph = Self {
             pipeline: pipeline.name.clone(),
             stages,
@@ -183,6 +201,8 @@ impl Graph {
             flows: Vec::new(),
         };
         graph.add_inputs(pipeline);
+        let carries = "fence changes";
+        graph.flow("read_inputs", "keep_fences", carries, Route::Fence);
         graph.flow(
             "read_inputs",
             "resolve_orders",
@@ -201,6 +221,14 @@ impl Graph {
         };
         graph.flow("detect", "collect_epoch", carries, Route::One);
         graph.flow("collect_epoch", "commit", "whole epochs", Route::Queue);
+        let mut stateful = vec!["keep_fences", "resolve_orders", "detect"];
+        if windows {
+            stateful.extend(["trace_drivers", "tell_cells"]);
+        }
+        for stage in stateful {
+            graph.flow(stage, "collect_parts", "state, if it is wanted", Route::One);
+        }
+        graph.flow("collect_parts", "commit", "whole snapshots", Route::Queue);
         graph.add_topics_out(pipeline);
         if windows {
             let carries = "updates flagged ok or late";
@@ -226,6 +254,11 @@ impl Graph {
                 graph.write("write_rows", table, StoreKind::Table, None, "windows");
             }
         }
+        let every_s = pipeline.snapshots.interval_s;
+        graph.stages.push(write_snapshots(every_s));
+        graph.flow("commit", "write_snapshots", "snapshots", Route::Queue);
+        let folder = &pipeline.snapshots.url;
+        graph.write("write_snapshots", folder, StoreKind::Folder, None, "state");
         graph
     }
 
@@ -322,6 +355,35 @@ fn read_inputs(pipeline: &Pipeline) -> Stage {
                 updates.max_bytes, updates.future_limit_s
             ),
         ],
+    }
+}
+
+fn keep_fences() -> Stage {
+    Stage {
+        name: "keep_fences",
+        kinds: &[Kind::Detect],
+        site: Site::Workers,
+        does: vec!["keeps each fence once, for snapshots".into()],
+    }
+}
+
+fn collect_parts() -> Stage {
+    Stage {
+        name: "collect_parts",
+        kinds: &[Kind::Encode],
+        site: Site::Workers,
+        does: vec!["gathers the state after an epoch, by 256 key groups".into()],
+    }
+}
+
+fn write_snapshots(every_s: f64) -> Stage {
+    Stage {
+        name: "write_snapshots",
+        kinds: &[Kind::Sink],
+        site: Site::Snapshots,
+        does: vec![format!(
+            "every {every_s} s, what has changed since the one before; beside the commits"
+        )],
     }
 }
 
@@ -519,6 +581,7 @@ mod tests {
         let operators: Vec<_> = default_graph().operators().collect();
         let expected = [
             "read_inputs",
+            "keep_fences",
             "resolve_orders",
             "detect",
             "trace_drivers",
@@ -526,6 +589,7 @@ mod tests {
             "expire_cells",
             "tell_cells",
             "collect_epoch",
+            "collect_parts",
         ];
         assert_eq!(operators, expected);
     }

@@ -24,6 +24,7 @@ use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
 use crate::model::{
     DeadLetter, Epoch, Fault, FenceChange, Input, OrderChange, Place, TimeMs, Update,
 };
+use crate::snapshot::Mark;
 use crate::wire;
 
 /// Records that a partition may be ahead of the frontier.
@@ -54,6 +55,8 @@ pub(super) struct Decoded<'scope> {
     pub(super) fences: StreamVec<'scope, u64, FenceChange>,
     pub(super) dead_letters: StreamVec<'scope, u64, DeadLetter>,
     pub(super) ranges: StreamVec<'scope, u64, OffsetRange>,
+    /// Where a snapshot is wanted.
+    pub(super) marks: StreamVec<'scope, u64, Mark>,
 }
 
 /// Reads `feeds`. `complete` is the frontier of what detection and windows have finished.
@@ -71,11 +74,13 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
     let (fences_out, fences) = builder.new_output();
     let (dead_letters_out, dead_letters) = builder.new_output();
     let (ranges_out, ranges) = builder.new_output();
+    let (marks_out, marks) = builder.new_output();
     let mut updates_out = OutputBuilder::from(updates_out);
     let mut orders_out = OutputBuilder::from(orders_out);
     let mut fences_out = OutputBuilder::from(fences_out);
     let mut dead_letters_out = OutputBuilder::from(dead_letters_out);
     let mut ranges_out = OutputBuilder::from(ranges_out);
+    let mut marks_out = OutputBuilder::from(marks_out);
 
     builder.build(move |capabilities| {
         let mut capabilities = Some(capabilities);
@@ -105,9 +110,10 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
                 fences_cap,
                 dead_letters_cap,
                 ranges_cap,
+                marks_cap,
             ] = &held[..]
             else {
-                unreachable!("a capability for each of the five outputs")
+                unreachable!("a capability for each of the six outputs")
             };
             out.updates.send(&mut updates_out.activate(), updates_cap);
             out.orders.send(&mut orders_out.activate(), orders_cap);
@@ -115,9 +121,15 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
             out.dead_letters
                 .send(&mut dead_letters_out.activate(), dead_letters_cap);
             out.ranges.send(&mut ranges_out.activate(), ranges_cap);
+            if let Some(mark) = (context.wanted)() {
+                out.marks.push(Epoch(*marks_cap.time()), mark);
+                out.marks.send(&mut marks_out.activate(), marks_cap);
+            }
 
-            // A worker without partitions holds nothing back.
-            match feeds.iter().flat_map(FeedState::floors).min() {
+            // A worker without partitions, or that has read again all it was to, holds nothing
+            // back.
+            let unfinished = feeds.iter().flat_map(FeedState::floors);
+            match unfinished.min() {
                 None => capabilities = None,
                 Some(floor) => {
                     for capability in held.iter_mut().filter(|held| *held.time() < floor.0) {
@@ -139,6 +151,7 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
         fences,
         dead_letters,
         ranges,
+        marks,
     }
 }
 
@@ -187,6 +200,7 @@ struct Outboxes {
     fences: Outbox<FenceChange>,
     dead_letters: Outbox<DeadLetter>,
     ranges: Outbox<OffsetRange>,
+    marks: Outbox<Mark>,
 }
 
 impl Outboxes {
@@ -329,8 +343,12 @@ impl<R: RecordReader> FeedState<R> {
         }
     }
 
+    /// Of the partitions of which something may still come.
     fn floors(&self) -> impl Iterator<Item = Epoch> + '_ {
-        self.partitions.iter().map(|state| state.clock.floor())
+        let clocks = self.partitions.iter().map(|state| &state.clock);
+        clocks
+            .filter(|clock| !clock.is_finished())
+            .map(PartitionClock::floor)
     }
 
     fn poll(
@@ -341,7 +359,7 @@ impl<R: RecordReader> FeedState<R> {
         context: &Context,
     ) -> Result<usize, R::Error> {
         for state in &mut self.partitions {
-            let pause = state.is_too_far_ahead(frontier);
+            let pause = state.clock.is_finished() || state.is_too_far_ahead(frontier);
             if pause != state.paused {
                 self.reader.set_paused(state.partition, pause)?;
                 state.paused = pause;
@@ -375,6 +393,9 @@ impl<R: RecordReader> FeedState<R> {
             Polled::Record(record) => {
                 let state = find(partitions, record.source.partition);
                 state.end_forgotten = false;
+                if state.clock.is_finished() {
+                    return;
+                }
                 let (epoch, at_ms) =
                     state
                         .clock

@@ -175,6 +175,7 @@ impl Detector {
             now_ms,
         };
         let driver = &mut self.drivers.records[number];
+        driver.changed = true;
         if driver.silence.hear(telling.begun()) {
             let position = Some(update.position);
             let kind = EventKind::DriverResumed;
@@ -297,8 +298,10 @@ impl Detector {
             visits,
             orders,
             silence,
+            changed,
             ..
         } = &mut self.drivers.records[number];
+        *changed = true;
         let position = last.map(|fix| fix.position);
         let timer = |kind, subject, place, begun: Begun, after_ms| {
             let telling = Telling {

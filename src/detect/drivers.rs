@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use super::flags::Spot;
 use super::legs::OrderLegs;
@@ -16,6 +17,12 @@ use crate::model::{DriverId, OrderId, Place, Position, TimeMs, Update};
 
 /// A reported or implied speed below this says nothing of when a driver will be there, m/s.
 const MIN_SPEED_MPS: f64 = 1.0;
+
+/// Where a driver is that has sent no `ok` fix; no box holds it.
+pub(super) const NOWHERE: Position = Position {
+    longitude: f64::NAN,
+    latitude: f64::NAN,
+};
 
 /// All drivers of one worker.
 ///
@@ -36,7 +43,7 @@ pub(super) struct Driver {
     /// The last `ok` fix.
     pub(super) last: Option<Fix>,
     /// The `ok` fix before it.
-    previous: Option<Spot>,
+    pub(super) previous: Option<Spot>,
     /// Whether it is heard.
     pub(super) silence: Silence,
     /// The fences on whose visit the driver is, by slot.
@@ -44,23 +51,27 @@ pub(super) struct Driver {
     /// What it knows of orders, by id.
     pub(super) orders: Vec<OrderLegs>,
     /// What few drivers have; out of the way of what all updates touch.
-    aside: Option<Box<Aside>>,
+    pub(super) aside: Option<Box<Aside>>,
+    /// Whether anything above may have changed since it was exported. Each input and each
+    /// timer that comes to the driver sets it.
+    pub(super) changed: bool,
     /// When the agenda says to look at the driver; no later than any of its deadlines.
     pub(super) wake_ms: TimeMs,
     /// No later than any of its dwells and arrivals is due by event time.
     pub(super) wake_event_ms: TimeMs,
 }
 
+/// What a driver has while it is late or strange.
 #[derive(Clone, Debug, Default)]
-struct Aside {
+pub(super) struct Aside {
     /// The last teleport, if it came after the last `ok` fix.
-    teleport: Option<Spot>,
+    pub(super) teleport: Option<Spot>,
     /// Updates that wait for others to overtake them, by when they are released.
-    held: VecDeque<Held>,
+    pub(super) held: VecDeque<Held>,
 }
 
 /// An update that waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Held {
     /// Where in the merged order it is judged.
     pub(super) place: Place,
@@ -68,7 +79,7 @@ pub(super) struct Held {
 }
 
 /// An `ok` update, as far as later ones are judged by it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Fix {
     pub(super) position: Position,
     pub(super) event_time_ms: TimeMs,
@@ -81,10 +92,7 @@ impl Drivers {
         let next = self.records.len();
         let number = *self.numbers.entry(id).or_insert(next as u32) as usize;
         if number == next {
-            self.positions.push(Position {
-                longitude: f64::NAN,
-                latitude: f64::NAN,
-            });
+            self.positions.push(NOWHERE);
             self.records.push(Driver {
                 id,
                 last: None,
@@ -93,6 +101,7 @@ impl Drivers {
                 visits: Vec::new(),
                 orders: Vec::new(),
                 aside: None,
+                changed: false,
                 wake_ms: NEVER,
                 wake_event_ms: NEVER,
             });
@@ -141,7 +150,9 @@ impl Driver {
 
     /// The held update whose place has come.
     pub(super) fn release(&mut self) -> Option<Held> {
-        self.aside.as_mut()?.held.pop_front()
+        let held = self.aside.as_mut()?.held.pop_front()?;
+        self.changed = true;
+        Some(held)
     }
 
     /// The last teleport, if it came after the last `ok` fix.

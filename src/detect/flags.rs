@@ -1,11 +1,13 @@
 //! What an update is to its driver's history.
 
+use serde::{Deserialize, Serialize};
+
 use super::Rules;
 use crate::geo::is_within_m;
 use crate::model::{Flag, Position, TimeMs, Update};
 
 /// Where a driver was, and when by event time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spot {
     pub(super) position: Position,
     pub(super) event_time_ms: TimeMs,

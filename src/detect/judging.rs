@@ -233,6 +233,7 @@ impl Detector {
             match known {
                 Ok(at) if stand == Stand::Outside => {
                     let visit = driver.visits.remove(at);
+                    driver.changed = true;
                     fence.visitors -= 1;
                     out.extend(kind.map(|kind| Event {
                         dwell_s: Some(visit.begun.seconds_to(telling.event_time_ms)),
@@ -244,12 +245,14 @@ impl Detector {
                     let at_ms = telling.place.at_ms;
                     if visit.change_dwell(fence.dwell_ms, at_ms) {
                         dwelled_s = Some(seconds(at_ms - visit.begun.place.at_ms));
+                        driver.changed = true;
                     }
                     begun = visit.dwells_after_ms().map(|after| (visit.begun, after));
                 }
                 Err(at) if stand == Stand::Visiting => {
                     let (visit, dwells) = Visit::begin(slot, telling.begun(), fence.dwell_ms);
                     driver.visits.insert(at, visit);
+                    driver.changed = true;
                     fence.visitors += 1;
                     out.extend(kind.map(event));
                     dwelled_s = dwells.then_some(0.0);
@@ -286,6 +289,7 @@ impl Detector {
             return;
         };
         let driver = &mut self.drivers.records[number];
+        driver.changed = true;
         let at = driver.follow(step);
         let any_open = driver.has_open_order();
         driver.silence.follow(any_open, telling.begun());

@@ -4,13 +4,15 @@
 //! remembers the legs that an order gave it until the order ends or is removed, also while
 //! the order is another driver's.
 
+use serde::{Deserialize, Serialize};
+
 use super::near::Near;
 use super::orders::OrderStep;
 use super::stay::Stay;
 use crate::model::{Leg, OrderId, OrderStatus, Stop};
 
 /// What a driver knows of one order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrderLegs {
     /// The order.
     pub(super) order: OrderId,
@@ -23,7 +25,7 @@ pub(super) struct OrderLegs {
 }
 
 /// One leg.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct LegState {
     /// To which end of the order.
     pub(super) leg: Leg,

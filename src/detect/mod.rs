@@ -33,6 +33,7 @@
 //! | `orders` | versions of an order, and what its drivers must know of them |
 //! | `timers` | when a driver must be looked at though nothing comes |
 //! | `judging` | a record against a driver's visits and legs |
+//! | `state` | drivers and orders as a snapshot has them |
 //! | `detector` | one worker's drivers; records, releases and deadlines in one order |
 
 mod detector;
@@ -45,6 +46,7 @@ mod near;
 mod orders;
 mod rules;
 mod silence;
+mod state;
 mod stay;
 mod telling;
 mod timers;
@@ -63,8 +65,11 @@ mod oracle_world;
 #[cfg(test)]
 mod orders_tests;
 #[cfg(test)]
+mod state_tests;
+#[cfg(test)]
 mod stay_tests;
 
 pub use detector::{Detector, Outputs};
 pub use orders::{OrderBook, OrderStep};
 pub use rules::Rules;
+pub use state::{DriverState, OrderState};

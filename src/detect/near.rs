@@ -1,9 +1,11 @@
 //! Coming near a leg's target.
 
+use serde::{Deserialize, Serialize};
+
 use super::Rules;
 
 /// Whether `agent.near` is still to be told for a leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Near {
     /// To be told once within the radius.
     Armed,

@@ -40,21 +40,38 @@ fn told(event: &Event) -> Told {
 
 /// The job in small: detectors and order books side by side, each with its share, epochs of
 /// any length.
-struct Job {
-    books: Vec<OrderBook>,
-    detectors: Vec<Detector>,
+pub(super) struct Job {
+    pub(super) books: Vec<OrderBook>,
+    pub(super) detectors: Vec<Detector>,
 }
 
 /// All that was told in telling order, and the flags by record.
-type Story = (Vec<Event>, BTreeMap<usize, Flag>);
+pub(super) type Story = (Vec<Event>, BTreeMap<usize, Flag>);
 
 impl Job {
-    /// Runs a history whose epochs end at the times given, and at `until_ms`.
-    fn run(count: usize, rules: &Rules, history: &[Timed], ends: &[i64], until_ms: i64) -> Story {
-        let mut job = Self {
+    pub(super) fn new(count: usize, rules: &Rules) -> Self {
+        Self {
             books: vec![OrderBook::new(); count],
             detectors: vec![Detector::new(rules.clone()); count],
-        };
+        }
+    }
+
+    /// Runs a history whose epochs end at the times given, and at `until_ms`.
+    fn run(count: usize, rules: &Rules, history: &[Timed], ends: &[i64], until_ms: i64) -> Story {
+        let job = Self::new(count, rules);
+        job.run_with(history, ends, until_ms, |_, _| {})
+    }
+
+    /// As [`Job::run`]; `after` has the job after each epoch, and how many records it took.
+    pub(super) fn run_with(
+        self,
+        history: &[Timed],
+        ends: &[i64],
+        until_ms: i64,
+        mut after: impl FnMut(&mut Self, usize),
+    ) -> Story {
+        let mut job = self;
+        let mut taken = 0;
         let mut ends = ends.to_vec();
         ends.push(until_ms);
         ends.sort_unstable();
@@ -63,11 +80,12 @@ impl Job {
         let mut begin_ms = 0;
         for now_ms in ends {
             let mut epoch: Vec<Event> = Vec::new();
-            let mut outputs = vec![Outputs::default(); count];
+            let mut outputs = vec![Outputs::default(); job.detectors.len()];
             while let Some((number, (at_ms, record))) =
                 records.next_if(|(_, (at_ms, _))| *at_ms < now_ms)
             {
                 job.take(number, *at_ms, record, now_ms, &mut outputs);
+                taken = number + 1;
             }
             for (detector, out) in job.detectors.iter_mut().zip(&mut outputs) {
                 detector.end_epoch(now_ms, out);
@@ -86,6 +104,7 @@ impl Job {
             }
             events.append(&mut epoch);
             begin_ms = now_ms;
+            after(&mut job, taken);
         }
         (events, flags)
     }
@@ -153,7 +172,11 @@ impl Job {
     }
 }
 
-fn order(place: Place, id: u8, version: Option<(OrderStatus, Option<u64>, Xy, Xy)>) -> OrderChange {
+pub(super) fn order(
+    place: Place,
+    id: u8,
+    version: Option<(OrderStatus, Option<u64>, Xy, Xy)>,
+) -> OrderChange {
     let id = OrderId(format!("o{id}").into());
     let stop = |xy| Stop {
         position: position(xy),
@@ -173,7 +196,7 @@ fn order(place: Place, id: u8, version: Option<(OrderStatus, Option<u64>, Xy, Xy
     }
 }
 
-fn fence(id: FenceId, shape: Shape, dwell_s: Option<f64>) -> Fence {
+pub(super) fn fence(id: FenceId, shape: Shape, dwell_s: Option<f64>) -> Fence {
     let (geometry, exit_margin_m) = match shape {
         Shape::Disc(center, radius_m, margin) => {
             let center = position(center);
@@ -288,7 +311,7 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 /// Records in their merged order, from 30 s on.
-fn history(longest: usize) -> impl Strategy<Value = Vec<Timed>> {
+pub(super) fn history(longest: usize) -> impl Strategy<Value = Vec<Timed>> {
     let gap = prop_oneof![2 => Just(0i64), 6 => 1..6i64, 2 => 6..20i64, 1 => 20..80i64];
     proptest::collection::vec((gap, record()), 1..longest).prop_map(|records| {
         let mut at_ms = 30_000;
@@ -303,7 +326,7 @@ fn history(longest: usize) -> impl Strategy<Value = Vec<Timed>> {
     })
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
+pub(super) fn rules() -> impl Strategy<Value = Rules> {
     let lateness_s = prop_oneof![2 => Just(0.0), 1 => Just(1.0), 1 => Just(4.0)];
     let speed = prop_oneof![Just(100.0), Just(400.0), Just(1e6)];
     let arrive_s = prop_oneof![4 => Just(2.5), 1 => Just(0.0), 1 => Just(1e300)];
@@ -322,7 +345,7 @@ fn rules() -> impl Strategy<Value = Rules> {
 }
 
 /// After the last record and all that it may start.
-fn end_of(history: &[Timed]) -> i64 {
+pub(super) fn end_of(history: &[Timed]) -> i64 {
     history.last().map_or(0, |(at_ms, _)| *at_ms) + 60_000
 }
 

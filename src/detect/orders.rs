@@ -32,28 +32,42 @@ pub struct OrderStep {
 
 /// The orders that one worker owns. Needs their changes in merged order.
 ///
-/// Memory is bounded by the orders that have not been removed; an ended one keeps its id.
+/// Memory is bounded by the orders that have not been removed, where an ended one keeps its
+/// id, and by those removed since the last export.
 #[derive(Clone, Debug, Default)]
 pub struct OrderBook {
-    orders: HashMap<OrderId, State>,
+    pub(super) orders: HashMap<OrderId, Kept>,
+    /// Orders removed since the last export that an export or import before had; each once.
+    pub(super) removed: Vec<OrderId>,
+}
+
+/// An order that has not been removed.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) state: State,
+    /// Whether a snapshot may have the order, so that its removal must be told.
+    pub(super) exported: bool,
+    /// Whether it may have changed since.
+    pub(super) changed: bool,
 }
 
 /// Where one order stands.
-#[derive(Clone, Debug, PartialEq)]
-enum State {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum State {
     Open(Box<Open>),
     /// Delivered or cancelled: only a removal is heard.
     Ended,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Open {
-    status: OrderStatus,
-    driver: Option<DriverId>,
-    pickup: Stop,
-    dropoff: Stop,
+/// An order that has not ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Open {
+    pub(super) status: OrderStatus,
+    pub(super) driver: Option<DriverId>,
+    pub(super) pickup: Stop,
+    pub(super) dropoff: Stop,
     /// All drivers that have had a leg of it, by id.
-    drivers: Vec<DriverId>,
+    pub(super) drivers: Vec<DriverId>,
 }
 
 impl OrderBook {
@@ -66,7 +80,9 @@ impl OrderBook {
     pub fn apply(&mut self, change: OrderChange, out: &mut Vec<OrderStep>) {
         let OrderChange { place, id, order } = change;
         let before = self.orders.remove(&id);
-        let after = match order {
+        let exported = before.as_ref().is_some_and(|before| before.exported);
+        let before = before.map(|before| before.state);
+        match order {
             None => {
                 let forget = |driver| OrderStep {
                     place,
@@ -81,12 +97,18 @@ impl OrderBook {
                 if let Some(State::Open(open)) = before {
                     out.extend(open.drivers.into_iter().map(forget));
                 }
-                None
+                if exported {
+                    self.removed.push(id);
+                }
             }
-            Some(order) => Some(revise(before, order, place, out)),
-        };
-        if let Some(after) = after {
-            self.orders.insert(id, after);
+            Some(order) => {
+                let kept = Kept {
+                    state: revise(before, order, place, out),
+                    exported,
+                    changed: true,
+                };
+                self.orders.insert(id, kept);
+            }
         }
     }
 

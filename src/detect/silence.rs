@@ -1,9 +1,11 @@
 //! A driver with an open order who is no longer heard.
 
+use serde::{Deserialize, Serialize};
+
 use super::timers::Begun;
 
 /// Whether a driver is heard, and since when it ought to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Silence {
     /// The last valid update, whatever its flag.
     heard: Option<Begun>,

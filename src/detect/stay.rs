@@ -1,11 +1,13 @@
 //! Arriving at a leg's target, and leaving it again.
 
+use serde::{Deserialize, Serialize};
+
 use super::Rules;
 use super::timers::Begun;
 use crate::model::{EventKind, TimeMs};
 
 /// How a driver stands to the target of a leg of its.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Stay {
     /// Not at the target, and not yet arrived.
     Away,

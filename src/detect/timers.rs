@@ -7,13 +7,15 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Place, Source, TimeMs};
 
 /// A deadline that never comes.
 pub(super) const NEVER: TimeMs = TimeMs::MAX;
 
 /// What started a visit, a stay or a silence, and so its timer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Begun {
     /// The record's place when it was judged.
     pub(super) place: Place,

@@ -96,7 +96,7 @@ pub struct Head {
     /// the store may be another job's.
     pub snapshots: Vec<SnapshotId>,
     /// ClickHouse has all rows of epochs up to this one.
-    pub stored: Option<Epoch>,
+    pub stored: Epoch,
     /// The version of riderflow that wrote it.
     pub version: String,
 }
@@ -195,7 +195,7 @@ mod tests {
                 epoch: Epoch(5),
                 run: 7,
             }],
-            stored: Some(Epoch(6)),
+            stored: Epoch(6),
             version: "test".into(),
         };
         let record = LogRecord::Head(head);

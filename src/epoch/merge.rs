@@ -16,6 +16,9 @@ const END_BELIEVED_MS: TimeMs = 500;
 /// without an order in time can't make an epoch that memory does not hold.
 const EPOCH_LIMIT: u32 = 1_000_000;
 
+/// After all epochs: where a partition stands of which nothing more is read.
+const NO_EPOCH: Epoch = Epoch(u64::MAX);
+
 /// One partition's clock, in epochs of `interval_ms`.
 #[derive(Clone, Debug)]
 pub struct PartitionClock {
@@ -60,6 +63,21 @@ impl PartitionClock {
             replay,
             open,
         }
+    }
+
+    /// A clock for a partition of which only `replay` is read again; see
+    /// [`PartitionClock::resumed`].
+    pub fn replaying(
+        interval_ms: u64,
+        latest_ms: TimeMs,
+        replay: impl IntoIterator<Item = (Epoch, i64)>,
+    ) -> Self {
+        Self::resumed(interval_ms, latest_ms, replay, NO_EPOCH)
+    }
+
+    /// Whether all that was to be read again has been read: nothing more may be admitted.
+    pub fn is_finished(&self) -> bool {
+        self.floor == NO_EPOCH
     }
 
     /// The largest Kafka timestamp read, ms since 1970.
@@ -242,6 +260,16 @@ mod tests {
         assert_eq!(clock.admit(4, 4_700, WALL), (Epoch(47), 4_700));
         assert_eq!(clock.admit(7, 4_800, WALL), (Epoch(50), 5_000));
         assert_eq!(clock.admit(9, 4_900, WALL), (Epoch(51), 5_100));
+    }
+
+    #[test]
+    fn a_partition_that_is_only_replayed_is_finished_with_the_last_record() {
+        let mut clock = PartitionClock::replaying(100, 0, [(Epoch(50), 7)]);
+        clock.admit(5, 4_900, WALL);
+        assert!(!clock.is_finished());
+        assert_eq!(clock.admit(6, 5_000, WALL), (Epoch(50), 5_000));
+        assert!(clock.is_finished());
+        assert!(PartitionClock::replaying(100, 0, []).is_finished());
     }
 
     #[test]

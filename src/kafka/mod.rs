@@ -22,7 +22,7 @@ pub use committer::{CommitError, Committed, Committer, EpochToCommit};
 pub use epoch_log::{epoch_log_topic, read_epoch_log};
 pub use history::{PastRecord, read_to_end};
 pub use progress::Progress;
-pub use reader::{ReadError, Reader, StartOffset, offsets_since, start_offsets};
+pub use reader::{HeldOffsets, ReadError, Reader, held_offsets};
 
 /// Where events go.
 pub const NOTIFICATIONS: &str = "rider-notifications";

@@ -50,14 +50,21 @@ impl Progress {
     /// # Errors
     /// When Kafka does not answer.
     pub fn lag(&self, input: Input, partition: i32, next: i64) -> Result<i64, KafkaError> {
-        let (_, high) = self
-            .consumer
+        let (_, end) = self.held(input, partition)?;
+        Ok((end - next).max(0))
+    }
+
+    /// The first offset of a partition that Kafka holds, and one past the last.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn held(&self, input: Input, partition: i32) -> Result<(i64, i64), KafkaError> {
+        self.consumer
             .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
             .map_err(|cause| KafkaError::Unreachable {
                 brokers: self.brokers.clone(),
                 cause,
-            })?;
-        Ok((high - next).max(0))
+            })
     }
 
     /// How many partitions an input has now.

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config, reading_config};
 use crate::epoch::{Polled, Record, RecordReader};
-use crate::model::{Input, Source, TimeMs};
+use crate::model::{Input, Source};
 
 /// What stops a reader for good.
 #[derive(Debug, thiserror::Error)]
@@ -35,82 +35,43 @@ pub enum ReadError {
     },
 }
 
-/// Where a partition is read from.
+/// What Kafka holds of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StartOffset {
+pub struct HeldOffsets {
     /// The partition.
     pub partition: i32,
-    /// Where to read from.
-    pub offset: i64,
-    /// The first offset that Kafka holds.
+    /// The first offset.
     pub first: i64,
+    /// One past the last.
+    pub next: i64,
 }
 
-/// The offset to start each partition from: `wanted`, but not before what Kafka holds; where
-/// it is `None`, the first that Kafka holds.
+/// What Kafka holds of the first `count` partitions of an input.
 ///
 /// # Errors
 /// When Kafka does not answer.
-pub fn start_offsets(
+pub fn held_offsets(
     brokers: &str,
     input: Input,
-    wanted: &[(i32, Option<i64>)],
-) -> Result<Vec<StartOffset>, KafkaError> {
+    count: i32,
+) -> Result<Vec<HeldOffsets>, KafkaError> {
     let consumer: BaseConsumer<Logged> = base_config(brokers)
         .create_with_context(Logged)
         .map_err(KafkaError::failed("make a Kafka client"))?;
-    wanted
-        .iter()
-        .map(|&(partition, wanted)| {
-            let (first, _) = consumer
-                .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
-                .map_err(|cause| KafkaError::Unreachable {
-                    brokers: brokers.into(),
-                    cause,
-                })?;
-            Ok(StartOffset {
-                partition,
-                offset: wanted.unwrap_or(first).max(first),
-                first,
-            })
+    let held = |partition| {
+        let (first, next) = consumer
+            .fetch_watermarks(input.topic(), partition, ANSWER_TIMEOUT)
+            .map_err(|cause| KafkaError::Unreachable {
+                brokers: brokers.into(),
+                cause,
+            })?;
+        Ok(HeldOffsets {
+            partition,
+            first,
+            next,
         })
-        .collect()
-}
-
-/// The first offset of each partition whose record is at or after `since_ms`; `None` where
-/// there is no such record.
-///
-/// # Errors
-/// When Kafka does not answer.
-pub fn offsets_since(
-    brokers: &str,
-    input: Input,
-    partitions: &[i32],
-    since_ms: TimeMs,
-) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
-    let consumer: BaseConsumer<Logged> = base_config(brokers)
-        .create_with_context(Logged)
-        .map_err(KafkaError::failed("make a Kafka client"))?;
-    let mut asked = TopicPartitionList::new();
-    for &partition in partitions {
-        asked
-            .add_partition_offset(input.topic(), partition, Offset::Offset(since_ms))
-            .map_err(KafkaError::failed("name a partition"))?;
-    }
-    let found = consumer
-        .offsets_for_times(asked, ANSWER_TIMEOUT)
-        .map_err(|cause| KafkaError::Unreachable {
-            brokers: brokers.into(),
-            cause,
-        })?;
-    Ok(found
-        .elements()
-        .iter()
-        .map(|element| match element.offset() {
-            Offset::Offset(offset) => (element.partition(), Some(offset)),
-            _ => (element.partition(), None),
-        })
-        .collect())
+    };
+    (0..count).map(held).collect()
 }
 
 /// Reads partitions of one input in offset order.

@@ -92,7 +92,9 @@ pub struct Place {
 
 /// A slice of merge time, the timely timestamp: epoch `e` of interval `i` ms holds merge
 /// times `e*i .. (e+1)*i`, and its `now` is its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Epoch(pub u64);
 
 impl Epoch {

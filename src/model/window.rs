@@ -1,9 +1,11 @@
 //! Event-time windows as they are stored.
 
+use serde::{Deserialize, Serialize};
+
 use super::{DriverId, Epoch, TimeMs};
 
 /// Traffic in one H3 cell of resolution 8 in one window: a row of `cell_minutes`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellWindow {
     /// The H3 cell.
     pub cell: u64,
@@ -20,7 +22,7 @@ pub struct CellWindow {
 }
 
 /// What one driver did in one window: a row of `driver_minutes`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DriverWindow {
     /// The driver.
     pub driver: DriverId,
@@ -37,7 +39,7 @@ pub struct DriverWindow {
 }
 
 /// A driver's time between two gaps without updates: a row of `driver_sessions`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionWindow {
     /// The driver.
     pub driver: DriverId,
@@ -55,7 +57,7 @@ pub struct SessionWindow {
 }
 
 /// Windows that have changed, each once.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WindowRows {
     /// Of `cell_minutes`.
     pub cells: Vec<CellWindow>,

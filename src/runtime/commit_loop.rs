@@ -1,39 +1,55 @@
-//! The commit thread: encodes whole epochs, commits them, and passes rows on afterwards.
+//! The commit thread: encodes whole epochs, commits them, and passes on what follows the
+//! commit: rows to ClickHouse, parts to the snapshot thread, positions to lag tools.
 //!
-//! Epochs that wait share a transaction. Rows go to ClickHouse only once their epoch is
-//! committed; while the writer's bound is reached, this thread waits for it.
+//! Epochs that wait share a transaction. Epochs that are read again after a restart are held
+//! against what was recorded of them, and committed no more. Nothing here waits for ClickHouse
+//! or for the snapshot store.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::encode::{self, Encoded, Recorder};
+use super::replay::Recorded;
+use super::rows::RowFlow;
+use super::snapshots::SnapshotThread;
 use super::{Control, JobError, wall_clock_ms};
-use crate::clickhouse::{Rows, StoredEvent, Writer};
+use crate::clickhouse::{Origin, Rows};
 use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
-use crate::epoch::{EpochRecord, Head, OffsetRange, OutputHash, Position, Positions};
+use crate::epoch::{Head, Positions, SnapshotId};
+use crate::fail;
 use crate::kafka::{Committer, EpochToCommit};
 use crate::model::{Cause, Epoch, Event, Location, WindowRows};
+use crate::snapshot::{Manifest, Mark, Part, Taken};
 use crate::telemetry::Metrics;
-use crate::wire;
 
 /// Outputs of one transaction, at most; and epochs.
 const OUTPUTS_TOGETHER: usize = 20_000;
 const EPOCHS_TOGETHER: usize = 500;
-/// How long rows may take to reach ClickHouse when the job stops.
-const FLUSH_LIMIT: Duration = Duration::from_secs(20);
+/// How often it is looked what has become of rows and snapshots, though no epoch comes.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the head is committed, though no epoch is.
+const HEAD_EVERY: Duration = Duration::from_secs(1);
+/// A snapshot waits so long for the rows before it to be stored, so that a restart from it has
+/// none of them to find. Where ClickHouse is away, it does not wait.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+/// Snapshots that are kept, those that rows are waiting for aside.
+const KEPT: usize = 2;
 
 pub(super) struct Parts {
     pub(super) pipeline: Pipeline,
     pub(super) committer: Committer,
-    pub(super) writer: Option<Writer>,
     pub(super) head: Head,
-    /// The newest committed epoch.
-    pub(super) last: Option<Epoch>,
-    /// Of every input partition.
+    pub(super) rows: RowFlow,
+    pub(super) snapshots: SnapshotThread,
+    /// The snapshots of the head, oldest first.
+    pub(super) kept: Arc<Mutex<Vec<Manifest>>>,
+    pub(super) recorded: Recorded,
+    /// Of every input partition, as committed.
     pub(super) positions: Positions,
     /// Told after each commit.
     pub(super) committed: Arc<Mutex<Positions>>,
@@ -55,58 +71,102 @@ pub(super) fn spawn(parts: Parts) -> JoinHandle<()> {
 }
 
 struct CommitLoop {
-    parts: Parts,
+    committer: Committer,
+    /// As it is to be committed next.
+    head: Head,
+    committed_head: Head,
+    head_due: Instant,
+    rows: RowFlow,
+    snapshots: SnapshotThread,
+    kept: Arc<Mutex<Vec<Manifest>>>,
+    recorded: Recorded,
+    recorder: Recorder,
+    interval_ms: u64,
+    /// The newest epoch that was committed before this start.
+    replayed_to: Epoch,
+    /// Whether all up to there has been read again.
+    is_replayed: bool,
     /// The newest committed epoch.
-    last: Option<Epoch>,
-    /// Of every input partition, after `waiting`.
-    positions: Positions,
+    last: Epoch,
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
-    rows: BTreeMap<Epoch, Vec<Vec<Location>>>,
+    locations: BTreeMap<Epoch, Vec<Vec<Location>>>,
     /// Windows, by the newest epoch that is in them.
     windows: BTreeMap<Epoch, Vec<WindowRows>>,
+    /// All windows of epochs up to this one have come; `None` where there are none.
+    settled: Option<Epoch>,
+    /// Epochs of which a snapshot is wanted.
+    marked: BTreeMap<Epoch, (Mark, Positions)>,
+    parts: Vec<(Epoch, Vec<Part>)>,
+    /// A snapshot that is written and not in the head yet, and since when.
+    written: Option<(Manifest, Instant)>,
+    committed: Arc<Mutex<Positions>>,
+    received: Receiver<Output>,
+    metrics: Metrics,
+    control: Arc<Control>,
 }
 
 impl CommitLoop {
     fn new(parts: Parts) -> Self {
+        let replayed_to = parts.recorded.last();
         Self {
-            last: parts.last,
-            positions: parts.positions.clone(),
+            committer: parts.committer,
+            committed_head: parts.head.clone(),
+            head: parts.head,
+            head_due: Instant::now() + HEAD_EVERY,
+            rows: parts.rows,
+            snapshots: parts.snapshots,
+            kept: parts.kept,
+            recorder: Recorder::new(&parts.pipeline, parts.positions),
+            recorded: parts.recorded,
+            interval_ms: parts.pipeline.epoch.interval_ms,
+            replayed_to,
+            is_replayed: false,
+            last: replayed_to,
             waiting: Vec::new(),
             waiting_events: Vec::new(),
-            rows: BTreeMap::new(),
+            locations: BTreeMap::new(),
             windows: BTreeMap::new(),
-            parts,
+            settled: None,
+            marked: BTreeMap::new(),
+            parts: Vec::new(),
+            written: None,
+            committed: parts.committed,
+            received: parts.received,
+            metrics: parts.metrics,
+            control: parts.control,
         }
     }
 
     fn run(mut self) -> Result<(), JobError> {
         let outcome = self.commit_all();
-        self.parts
-            .control
-            .committed_all
-            .store(true, Ordering::Release);
+        self.control.committed_all.store(true, Ordering::Release);
         // Also after a failure: the rows are of committed epochs.
-        let flushed = match self.parts.writer {
-            None => Ok(()),
-            Some(writer) => writer.flush_and_stop(FLUSH_LIMIT).map(|_| ()),
-        };
+        let stored = self.rows.stop();
         outcome?;
-        Ok(flushed?)
+        self.head.stored = stored?;
+        if self.head != self.committed_head {
+            self.committer.commit(&[], &self.head)?;
+        }
+        Ok(())
     }
 
     fn commit_all(&mut self) -> Result<(), JobError> {
-        while let Ok(output) = self.parts.received.recv() {
-            self.take(output);
+        loop {
+            match self.received.recv_timeout(TICK) {
+                Ok(output) => self.take(output)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
             while self.has_room()
-                && let Ok(output) = self.parts.received.try_recv()
+                && let Ok(output) = self.received.try_recv()
             {
-                self.take(output);
+                self.take(output)?;
             }
             self.commit()?;
             self.pass_windows_on()?;
+            self.tick()?;
         }
-        Ok(())
     }
 
     fn has_room(&self) -> bool {
@@ -119,71 +179,43 @@ impl CommitLoop {
         outputs < OUTPUTS_TOGETHER && self.waiting.len() < EPOCHS_TOGETHER
     }
 
-    /// What an earlier generation has committed is known for its state, and not told again.
-    fn take(&mut self, output: Output) {
-        let told = |epoch: Epoch, last: Option<Epoch>| last.is_some_and(|last| epoch <= last);
+    fn take(&mut self, output: Output) -> Result<(), JobError> {
         match output {
-            Output::Locations { epoch, rows } if !told(epoch, self.last) => {
-                self.rows.entry(epoch).or_default().push(rows);
+            Output::Locations { epoch, rows } => {
+                self.locations.entry(epoch).or_default().push(rows);
             }
-            Output::Epoch(output) if !told(output.epoch, self.last) => self.encode(output),
-            // Of an earlier generation too: it may have ended before they were stored.
             Output::Windows { through, rows } => {
                 self.windows.entry(through).or_default().push(rows);
             }
-            Output::Locations { .. } | Output::Epoch(_) => {}
+            Output::Settled { through } => self.settled = Some(through),
+            Output::Snapshot { epoch, parts } => self.parts.push((epoch, parts)),
+            Output::Epoch(output) => self.take_epoch(output)?,
         }
+        Ok(())
     }
 
-    fn encode(&mut self, output: EpochOutput) {
-        let interval_ms = self.parts.pipeline.epoch.interval_ms;
-        let mut hash = OutputHash::default();
-        let events: Vec<_> = output.events.iter().map(wire::encode_event).collect();
-        for event in &events {
-            hash.add(&[event.id.as_bytes(), &event.data]);
+    fn take_epoch(&mut self, output: EpochOutput) -> Result<(), JobError> {
+        let (epoch, mark) = (output.epoch, output.mark);
+        let encoded = Encoded::new(output);
+        if epoch <= self.replayed_to {
+            self.recorded
+                .compare(epoch, &encoded, self.recorder.rules())?;
+            return self.pass_replayed_on(epoch, encoded);
         }
-        for letter in &output.dead_letters {
-            hash.add(&[
-                letter.fault.reason.as_str().as_bytes(),
-                letter.value.as_deref().unwrap_or_default(),
-            ]);
+        if !self.is_replayed {
+            self.is_replayed = true;
+            self.recorded.finish()?;
         }
-        let mut ranges = Vec::new();
-        let mut given = output.ranges.into_iter().peekable();
-        for (&(input, partition), position) in &mut self.positions {
-            let own = |range: &OffsetRange| (range.input, range.partition) == (input, partition);
-            let range = given.next_if(own).unwrap_or(OffsetRange {
-                input,
-                partition,
-                first: position.next,
-                next: position.next,
-                latest_ms: position.latest_ms,
-            });
-            *position = Position {
-                next: range.next,
-                latest_ms: range.latest_ms,
-            };
-            ranges.push(range);
+        if !encoded.is_empty() {
+            let (to_commit, told) = self.recorder.record(epoch, encoded, &self.head);
+            self.waiting.push(to_commit);
+            self.waiting_events.extend(told);
         }
-        let record = EpochRecord {
-            epoch: output.epoch,
-            interval_ms,
-            now_ms: output.epoch.now_ms(interval_ms),
-            generation: self.parts.head.generation,
-            run: self.parts.head.run,
-            ranges,
-            events: events.len() as u64,
-            dead_letters: output.dead_letters.len() as u64,
-            hash: hash.value(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            rules: 0,
-        };
-        self.waiting.push(EpochToCommit {
-            record,
-            events,
-            dead_letters: output.dead_letters,
-        });
-        self.waiting_events.extend(output.events);
+        if let Some(mark) = mark {
+            let positions = self.recorder.positions.clone();
+            self.marked.insert(epoch, (mark, positions));
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), JobError> {
@@ -191,22 +223,19 @@ impl CommitLoop {
             return Ok(());
         }
         let began = Instant::now();
-        self.parts
-            .committer
-            .commit(&self.waiting, &self.parts.head)?;
-        let newest = self.waiting[self.waiting.len() - 1].record.epoch;
-        self.last = Some(newest);
+        self.committer.commit(&self.waiting, &self.head)?;
+        self.head_is_committed();
+        self.last = self.waiting[self.waiting.len() - 1].record.epoch;
         self.count(began);
-        self.parts
-            .committed
+        self.committed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&self.positions);
-        self.pass_rows_on(newest)
+            .clone_from(&self.recorder.positions);
+        self.pass_rows_on()
     }
 
     fn count(&self, began: Instant) {
-        let metrics = &self.parts.metrics;
+        let metrics = &self.metrics;
         let now_ms = wall_clock_ms();
         metrics
             .commit_seconds
@@ -226,55 +255,132 @@ impl CommitLoop {
         }
     }
 
-    /// Windows of which all is committed.
-    fn pass_windows_on(&mut self) -> Result<(), JobError> {
-        let Some(committed) = self.last else {
+    /// The rows of an epoch that was committed by an earlier start; it may have stored them.
+    fn pass_replayed_on(&mut self, epoch: Epoch, encoded: Encoded) -> Result<(), JobError> {
+        let later = self.locations.split_off(&Epoch(epoch.0 + 1));
+        let locations = std::mem::replace(&mut self.locations, later);
+        if epoch <= self.head.stored {
             return Ok(());
-        };
-        let later = self.windows.split_off(&Epoch(committed.0 + 1));
-        let windows = std::mem::replace(&mut self.windows, later);
-        if let Some(writer) = &self.parts.writer {
-            for rows in windows.into_values().flatten() {
-                writer.send(Rows::Cells(rows.cells))?;
-                writer.send(Rows::Drivers(rows.drivers))?;
-                writer.send(Rows::Sessions(rows.sessions))?;
+        }
+        for (epoch, rows) in locations {
+            let rows = rows.into_iter().map(Rows::Locations);
+            self.rows.pass(epoch, rows, Origin::Doubtful)?;
+        }
+        let rows = encode::rows(encoded.told, encoded.events, encoded.dead_letters);
+        self.rows.pass(epoch, rows, Origin::Doubtful)
+    }
+
+    fn pass_rows_on(&mut self) -> Result<(), JobError> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut told = std::mem::take(&mut self.waiting_events).into_iter();
+        for epoch in waiting {
+            let number = epoch.record.epoch;
+            let later = self.locations.split_off(&Epoch(number.0 + 1));
+            let locations = std::mem::replace(&mut self.locations, later);
+            let locations = locations.into_values().flatten().map(Rows::Locations);
+            self.rows.pass(number, locations, Origin::New)?;
+            let own: Vec<Event> = told.by_ref().take(epoch.events.len()).collect();
+            let rows = encode::rows(own, epoch.events, epoch.dead_letters);
+            self.rows.pass(number, rows, Origin::New)?;
+        }
+        fail::point("rows-passed");
+        Ok(())
+    }
+
+    /// Windows of which all is committed, those of earlier starts too: they are upserts.
+    fn pass_windows_on(&mut self) -> Result<(), JobError> {
+        let later = self.windows.split_off(&Epoch(self.last.0 + 1));
+        for (through, rows) in std::mem::replace(&mut self.windows, later) {
+            for rows in rows {
+                let rows = [
+                    Rows::Cells(rows.cells),
+                    Rows::Drivers(rows.drivers),
+                    Rows::Sessions(rows.sessions),
+                ];
+                self.rows.pass(through, rows, Origin::New)?;
             }
         }
         Ok(())
     }
 
-    fn pass_rows_on(&mut self, committed: Epoch) -> Result<(), JobError> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let events = std::mem::take(&mut self.waiting_events);
-        let later = self.rows.split_off(&Epoch(committed.0 + 1));
-        let rows = std::mem::replace(&mut self.rows, later);
-        let Some(writer) = &self.parts.writer else {
-            return Ok(());
-        };
+    /// What goes on beside the commits.
+    fn tick(&mut self) -> Result<(), JobError> {
+        // The parts may come before the epoch itself.
+        while let Some(at) = self
+            .parts
+            .iter()
+            .position(|(epoch, _)| self.marked.contains_key(epoch))
+            && let (epoch, parts) = self.parts.swap_remove(at)
+            && let Some((mark, positions)) = self.marked.remove(&epoch)
+        {
+            let taken = Taken {
+                id: SnapshotId {
+                    epoch,
+                    run: self.head.run,
+                },
+                sequence: mark.sequence,
+                interval_ms: self.interval_ms,
+                positions,
+            };
+            self.snapshots.write(taken, mark, parts);
+        }
+        if let Some(manifest) = self.snapshots.written() {
+            self.written = Some((manifest, Instant::now()));
+        }
 
-        for locations in rows.into_values().flatten() {
-            writer.send(Rows::Locations(locations))?;
+        self.rows.tick(self.whole(), self.last)?;
+        self.head.stored = self.rows.stored();
+        self.metrics.committed_epoch.set(self.last.0 as i64);
+        if let Some((manifest, since)) = &self.written {
+            let has_rows = self.rows.stored() >= manifest.id.epoch;
+            if has_rows || self.rows.lags() || since.elapsed() > PUBLISH_LIMIT {
+                self.publish();
+            }
         }
-        let mut rejected = Vec::new();
-        let mut encoded = Vec::new();
-        for epoch in waiting {
-            encoded.extend(epoch.events);
-            rejected.extend(epoch.dead_letters);
-        }
-        let stored: Vec<_> = events
-            .into_iter()
-            .zip(encoded)
-            .map(|(event, encoded)| {
-                let data = String::from_utf8(encoded.data).expect("JSON is UTF-8");
-                StoredEvent::new(encoded.id, &event, data)
-            })
-            .collect();
-        if !stored.is_empty() {
-            writer.send(Rows::Events(stored))?;
-        }
-        if !rejected.is_empty() {
-            writer.send(Rows::Rejected(rejected))?;
+        if self.head != self.committed_head && Instant::now() >= self.head_due {
+            self.committer.commit(&[], &self.head)?;
+            self.head_is_committed();
         }
         Ok(())
+    }
+
+    /// All rows up to this epoch have been passed on, windows too.
+    fn whole(&self) -> Epoch {
+        match self.settled {
+            // Epochs after the last are empty, or not committed yet.
+            Some(settled) => settled.min(self.last),
+            None => self.head.stored,
+        }
+    }
+
+    /// Puts the written snapshot into the head, and takes those out that nobody needs.
+    fn publish(&mut self) {
+        let Some((manifest, _)) = self.written.take() else {
+            return;
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(manifest);
+        let stored = self.rows.stored();
+        // Rows that aren't stored are computed from here.
+        let needed = kept
+            .iter()
+            .rposition(|manifest| manifest.id.epoch <= stored);
+        let newest = kept.len().saturating_sub(KEPT);
+        let mut at = 0;
+        kept.retain(|_| {
+            at += 1;
+            at > newest || Some(at - 1) == needed
+        });
+        self.head.snapshots = kept.iter().map(|manifest| manifest.id).collect();
+    }
+
+    fn head_is_committed(&mut self) {
+        self.head_due = Instant::now() + HEAD_EVERY;
+        if self.head.snapshots != self.committed_head.snapshots {
+            fail::point("snapshot-published");
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            self.snapshots.keep_only(kept.clone());
+        }
+        self.committed_head.clone_from(&self.head);
     }
 }

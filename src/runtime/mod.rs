@@ -2,16 +2,35 @@
 //!
 //! ```text
 //!  Kafka ─▶ worker 0..N (timely) ─ bounded channel ─▶ commit thread ─▶ Kafka
-//!                                                          └─ after the commit ─▶ writer ─▶ ClickHouse
+//!                ▲                                         ├─ after the commit ─▶ writer ─▶ ClickHouse
+//!                └── restored from ── snapshot store ◀─────┘ (snapshot thread)
 //! ```
+//!
+//! | file | owns |
+//! |---|---|
+//! | `start` | what a start goes on from: log, snapshot, Kafka's offsets |
+//! | `replay` | which record belongs to which committed epoch; whether it comes out as before |
+//! | `workers` | one timely worker: partitions, dataflow, steps |
+//! | `commit_loop` | the commit thread |
+//! | `encode` | an epoch's outputs as they are written |
+//! | `rows` | whether rows flow to ClickHouse, and which it lacks |
+//! | `reread` | rows that it lacks, computed again beside the job |
+//! | `snapshots` | when snapshots are taken, and the thread that writes them |
+//! | `progress_loop` | offsets for lag tools; what Kafka still holds |
 //!
 //! Owns start, stop and failure. Every queue is bounded, and a full one holds its giver
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
 //! and is what [`Job::stop`] returns.
 
 mod commit_loop;
+mod encode;
 mod progress_loop;
+mod replay;
+mod reread;
+mod rows;
+mod snapshots;
 mod start;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -25,11 +44,17 @@ use timely::WorkerConfig;
 
 use crate::clickhouse;
 use crate::config::Pipeline;
-use crate::dataflow::{self, Context, Feed, Output, Progress};
-use crate::kafka::{CommitError, KafkaError, Reader};
-use crate::model::{Epoch, TimeMs};
-use crate::telemetry::{Condition, Health, Heartbeat, Metrics, ServeError, Server, serve};
-use start::Start;
+use crate::dataflow::Output;
+use crate::kafka::{CommitError, KafkaError};
+use crate::model::TimeMs;
+use crate::snapshot::{Loaded, SnapshotError};
+use crate::telemetry::{Health, Metrics, ServeError, Server, serve};
+use commit_loop::Parts;
+use reread::ReReader;
+use rows::RowFlow;
+use snapshots::{SnapshotThread, Trigger};
+use start::{Conditions, Start};
+use workers::{From, Watch, Work};
 
 /// Messages between the workers and the commit thread: some epochs of each worker.
 const CHANNEL_BOUND: usize = 256;
@@ -66,6 +91,9 @@ pub enum JobError {
     /// ClickHouse's tables.
     #[error(transparent)]
     Tables(#[from] clickhouse::migrate::MigrateError),
+    /// Snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -80,7 +108,7 @@ pub enum JobError {
 /// The first failure, and the wish to stop.
 #[derive(Default)]
 struct Control {
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     /// The commit thread has ended: no further epoch will be committed.
     committed_all: AtomicBool,
     failure: Mutex<Option<JobError>>,
@@ -117,47 +145,89 @@ impl Job {
         abort_on_panic();
         let metrics = Metrics::new();
         let health = Health::new();
-        let caught_up = health.condition("inputs read to where they ended at the start");
+        let conditions = Conditions::of(&health);
         let server = options
             .http
             .map(|address| serve(address, metrics.clone(), health.clone()))
             .transpose()?;
 
-        let start = Start::prepare(pipeline)?;
+        let start = Start::prepare(pipeline, &conditions)?;
         let writer = start::open_writer(pipeline, start.head.generation, &metrics)?;
         let control = Arc::new(Control::default());
         let (outputs, received) = sync_channel(CHANNEL_BOUND);
+        let kept = Arc::new(Mutex::new(start.kept));
+        let every = Duration::from_secs_f64(pipeline.snapshots.interval_s);
+        let trigger = Arc::new(Trigger::new(every, &start.manifest));
+        let clock = Arc::new(JobClock::new(
+            start.plan.open.start_ms(pipeline.epoch.interval_ms),
+        ));
 
         let offsets = Arc::new(Mutex::new(start.positions.clone()));
-        let commit_thread = commit_loop::spawn(commit_loop::Parts {
+        let rereader = ReReader {
+            pipeline: pipeline.clone(),
+            store: Arc::clone(&start.store),
+            kept: Arc::clone(&kept),
+        };
+        let rows = RowFlow::new(
+            writer,
+            rereader,
+            metrics.clone(),
+            start.head.stored,
+            start.manifest.id.epoch,
+        );
+        let commit_thread = commit_loop::spawn(Parts {
             pipeline: pipeline.clone(),
             committer: start.committer,
-            writer,
             head: start.head,
-            last: start.last,
+            rows,
+            snapshots: SnapshotThread::spawn(
+                start.store,
+                start.manifest,
+                Arc::clone(&trigger),
+                metrics.clone(),
+            ),
+            kept: Arc::clone(&kept),
+            recorded: start.recorded,
             positions: start.positions,
             committed: Arc::clone(&offsets),
             received,
             metrics: metrics.clone(),
             control: Arc::clone(&control),
         });
-        let progress_thread =
-            progress_loop::spawn(pipeline, offsets, metrics.clone(), Arc::clone(&control));
-        let interval_ms = pipeline.epoch.interval_ms;
-        let last_now_ms = start.last.map_or(0, |last| last.now_ms(interval_ms));
-        let clock = Arc::new(JobClock::new(last_now_ms));
-        let workers = Workers {
+        let progress_thread = progress_loop::spawn(
+            pipeline,
+            offsets,
+            kept,
+            metrics.clone(),
+            Arc::clone(&control),
+        );
+        conditions.restored.set(true);
+        let work = Work {
             pipeline: pipeline.clone(),
-            windows: start::windows(pipeline),
-            readings: start.readings,
-            control: Arc::clone(&control),
             metrics: metrics.clone(),
-            heartbeat: health.heartbeat(),
-            caught_up,
-            started_ms: clock.now_ms(),
+            stop: Arc::clone(&control.stop),
+            fail: {
+                let control = Arc::clone(&control);
+                Arc::new(move |message| control.fail(JobError::Failed(message)))
+            },
+            watch: Some(Watch {
+                heartbeat: health.heartbeat(),
+                replayed: conditions.replayed,
+                caught_up: conditions.caught_up,
+                started_ms: clock.now_ms(),
+                trigger: Some(trigger),
+            }),
             clock,
+            is_spread: false,
+            workers: options.workers,
         };
-        let worker_thread = workers.spawn(options.workers, outputs);
+        let worker_thread = spawn_workers(
+            work,
+            From::plan(start.plan),
+            start.loaded,
+            outputs,
+            Arc::clone(&control),
+        );
 
         Ok(Self {
             control,
@@ -213,8 +283,7 @@ impl Job {
             // They still wait for Kafka or ClickHouse; the process ends without them.
             self.control.fail(JobError::Failed(format!(
                 "could not finish within {} s of being asked to stop: Kafka or ClickHouse does \
-                 not take what is left. Epochs that were not committed are done again by the next \
-                 start; rows of committed epochs that ClickHouse did not take are not",
+                 not take what is left; the next start goes on from what is committed",
                 STOP_LIMIT.as_secs()
             )));
         }
@@ -287,147 +356,31 @@ fn abort_on_panic() {
     });
 }
 
-/// What the timely workers are made of.
-struct Workers {
-    pipeline: Pipeline,
-    readings: Vec<start::Reading>,
-    windows: Option<dataflow::windows::Settings>,
+fn spawn_workers(
+    work: Work,
+    from: From,
+    loaded: Arc<Loaded>,
+    outputs: SyncSender<Output>,
     control: Arc<Control>,
-    metrics: Metrics,
-    heartbeat: Heartbeat,
-    caught_up: Condition,
-    clock: Arc<JobClock>,
-    started_ms: TimeMs,
-}
-
-impl Workers {
-    fn spawn(self, count: usize, outputs: SyncSender<Output>) -> JoinHandle<()> {
-        std::thread::Builder::new()
-            .name("riderflow-workers".into())
-            .spawn(move || {
-                let control = Arc::clone(&self.control);
-                let config = timely::Config {
-                    communication: CommunicationConfig::Process(count),
-                    worker: WorkerConfig::default(),
-                };
-                let guards =
-                    timely::execute(config, move |worker| self.work(worker, outputs.clone()));
-                match guards {
-                    Ok(guards) => drop(guards),
-                    Err(error) => control.fail(JobError::Failed(format!(
-                        "could not start the workers: {error}"
-                    ))),
-                }
-            })
-            .expect("the system gives a thread")
-    }
-
-    fn work(&self, worker: &mut timely::worker::Worker, outputs: SyncSender<Output>) {
-        let feeds = match self.feeds(worker.index(), worker.peers()) {
-            Ok(feeds) => feeds,
-            Err(error) => return self.control.fail(error.into()),
-        };
-        let control = Arc::clone(&self.control);
-        let interval_ms = self.pipeline.epoch.interval_ms;
-        let context = Context {
-            interval_ms,
-            limits: start::limits(&self.pipeline),
-            rules: start::rules(&self.pipeline),
-            keep_history: self.pipeline.clickhouse.enabled,
-            windows: self.windows,
-            clock: {
-                let clock = Arc::clone(&self.clock);
-                Box::new(move || clock.now_ms())
-            },
-            outputs,
-            fail: Arc::new(move |message| control.fail(JobError::Failed(message))),
-            metrics: self.metrics.clone(),
-        };
-        let progress = worker.dataflow::<u64, _, _>(|scope| dataflow::build(scope, feeds, context));
-
-        let mut oldest = None;
-        while !self.control.stopping() {
-            worker.step_or_park(Some(PARK));
-            if worker.index() == 0 {
-                let now = progress
-                    .judged
-                    .with_frontier(|frontier| frontier.first().copied());
-                if now != oldest {
-                    oldest = now;
-                    self.advanced_to(now, interval_ms);
-                }
-            }
-        }
-        self.finish_windows(worker, &progress);
-        // What is not whole is not told: the next start reads it again.
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
-        }
-    }
-
-    /// Lets windows take in what was judged already, so that they are told with it.
-    fn finish_windows(&self, worker: &mut timely::worker::Worker, progress: &Progress) {
-        let Some(windows) = &progress.windows else {
-            return;
-        };
-        let judged = progress
-            .judged
-            .with_frontier(|frontier| frontier.first().copied());
-        let deadline = Instant::now() + WINDOWS_LIMIT;
-        while judged.is_some_and(|judged| windows.less_than(&judged)) && Instant::now() < deadline {
-            worker.step_or_park(Some(Duration::from_millis(1)));
-        }
-    }
-
-    fn advanced_to(&self, oldest: Option<u64>, interval_ms: u64) {
-        if let Some(oldest) = oldest {
-            let reached_ms = Epoch(oldest).start_ms(interval_ms);
-            self.heartbeat.beat();
-            self.metrics.epoch_age.advance_to(reached_ms);
-            if reached_ms >= self.started_ms {
-                self.caught_up.set(true);
-            }
-        }
-    }
-
-    /// Opens the partitions that are this worker's: those whose index modulo the number of
-    /// workers is the worker's own.
-    fn feeds(&self, index: usize, peers: usize) -> Result<Vec<Feed<Reader>>, KafkaError> {
-        let mut feeds = Vec::new();
-        for reading in &self.readings {
-            let own: Vec<_> = reading
-                .partitions
-                .iter()
-                .filter(|start| start.partition as usize % peers == index)
-                .collect();
-            if own.is_empty() {
-                continue;
-            }
-            let offsets: Vec<_> = own
-                .iter()
-                .map(|start| (start.partition, start.from.next))
-                .collect();
-            feeds.push(Feed {
-                input: reading.input,
-                reader: Reader::open(
-                    &self.pipeline.kafka.brokers,
-                    &self.pipeline.name,
-                    reading.input,
-                    &offsets,
-                )?,
-                partitions: own
-                    .iter()
-                    .map(|start| {
-                        (
-                            start.partition,
-                            start.clock(self.pipeline.epoch.interval_ms),
-                        )
-                    })
-                    .collect(),
+) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name("riderflow-workers".into())
+        .spawn(move || {
+            let config = timely::Config {
+                communication: CommunicationConfig::Process(work.workers),
+                worker: WorkerConfig::default(),
+            };
+            let guards = timely::execute(config, move |worker| {
+                work.run(worker, &from, &loaded, Some(outputs.clone()));
             });
-        }
-        Ok(feeds)
-    }
+            match guards {
+                Ok(guards) => drop(guards),
+                Err(error) => control.fail(JobError::Failed(format!(
+                    "could not start the workers: {error}"
+                ))),
+            }
+        })
+        .expect("the system gives a thread")
 }
 
 #[cfg(test)]

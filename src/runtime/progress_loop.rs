@@ -1,5 +1,6 @@
-//! Tells lag tools, twice a second, how far committed epochs reach; and notices partitions
-//! that came while the job runs, which only a start can assign.
+//! Tells lag tools, twice a second, how far committed epochs reach. Notices partitions that
+//! came while the job runs, which only a start can assign; and warns when Kafka is about to
+//! remove what a restart, or ClickHouse, still needs.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use crate::config::Pipeline;
 use crate::epoch::Positions;
 use crate::kafka::{KafkaError, Progress};
 use crate::model::Input;
+use crate::snapshot::Manifest;
 use crate::telemetry::Metrics;
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -20,6 +22,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 pub(super) fn spawn(
     pipeline: &Pipeline,
     committed: Arc<Mutex<Positions>>,
+    kept: Arc<Mutex<Vec<Manifest>>>,
     metrics: Metrics,
     control: Arc<Control>,
 ) -> JoinHandle<()> {
@@ -56,6 +59,14 @@ pub(super) fn spawn(
                     next_count = Instant::now() + COUNT_EVERY;
                     if let Some(error) = new_partitions(&progress, &told) {
                         control.fail(error);
+                    }
+                    let oldest = kept
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .first()
+                        .map(|manifest| manifest.positions.clone());
+                    if let Some(needed) = oldest {
+                        warn_of_retention(&progress, &metrics, &needed);
                     }
                 }
                 std::thread::sleep(NAP);
@@ -95,4 +106,36 @@ fn new_partitions(progress: &Progress, told: &Positions) -> Option<JobError> {
             ))
         })
     })
+}
+
+/// Updates are removed by age. What is needed again stands where the oldest snapshot does; when
+/// it is in the oldest tenth of what Kafka holds, there is not much time left.
+fn warn_of_retention(progress: &Progress, metrics: &Metrics, needed: &Positions) {
+    for (&(input, partition), position) in needed {
+        // Orders and fences are compacted, and never before `min.compaction.lag.ms`.
+        let Ok((first, next)) = progress.held(input, partition) else {
+            return;
+        };
+        let margin = position.next - first;
+        metrics.replay_margin.set(input, partition, margin);
+        if input != Input::Updates || next == position.next {
+            continue;
+        }
+        if margin < 0 {
+            tracing::error!(
+                "Kafka has removed {} records of {}[{partition}] that are still needed: ClickHouse \
+                 can't get their rows, and a restart from the oldest snapshot is not possible; \
+                 lengthen retention.ms",
+                -margin,
+                input.topic()
+            );
+        } else if margin < (next - first) / 10 && first > 0 {
+            tracing::warn!(
+                "Kafka holds only {margin} records of {}[{partition}] before those that are still \
+                 needed again, mostly because ClickHouse lacks rows; bring ClickHouse back, or \
+                 lengthen retention.ms before Kafka removes them",
+                input.topic()
+            );
+        }
+    }
 }

@@ -1,135 +1,288 @@
-//! Where a job starts: what the log says, and what Kafka still holds.
+//! Where a job starts: what the log says, what the snapshot holds, what Kafka still has.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::JobError;
+use super::replay::{Recorded, Replayed};
 use crate::clickhouse::migrate::{self, MigrateError};
 use crate::clickhouse::{self, Notice, Server, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::windows;
 use crate::detect::Rules;
-use crate::epoch::{EpochRecord, Head, LogRecord, PartitionClock, Position, Positions};
+use crate::epoch::{Head, LogRecord, Position, Positions, SnapshotId};
+use crate::fail;
 use crate::kafka::{self, Committer, Partitions};
 use crate::model::{Epoch, Input, TimeMs};
-use crate::telemetry::Metrics;
+use crate::snapshot::{Loaded, Manifest, SnapshotError, Store, Taken};
+use crate::telemetry::{Condition, Health, Metrics};
 use crate::wire::Limits;
 
-use super::JobError;
-
-/// The partitions of one input, and where each is read from.
-pub(super) struct Reading {
-    pub(super) input: Input,
-    pub(super) partitions: Vec<PartitionStart>,
+/// What `/readyz` waits for while a job starts.
+pub(super) struct Conditions {
+    pub(super) owned: Condition,
+    pub(super) restored: Condition,
+    pub(super) replayed: Condition,
+    pub(super) caught_up: Condition,
 }
 
-/// Where one partition is read from.
-pub(super) struct PartitionStart {
-    pub(super) partition: i32,
-    pub(super) from: Position,
-    /// Committed epochs that are read again, each with the offset after its last.
-    replay: Vec<(Epoch, i64)>,
-    /// The first epoch that isn't committed.
-    open: Epoch,
-}
-
-impl PartitionStart {
-    pub(super) fn clock(&self, interval_ms: u64) -> PartitionClock {
-        let replay = self.replay.iter().copied();
-        PartitionClock::resumed(interval_ms, self.from.latest_ms, replay, self.open)
+impl Conditions {
+    pub(super) fn of(health: &Health) -> Self {
+        Self {
+            owned: health.condition("an older job of this pipeline is fenced off"),
+            restored: health.condition("state restored from the snapshot"),
+            replayed: health.condition("committed epochs since the snapshot read again"),
+            caught_up: health.condition("inputs read to where they ended at the start"),
+        }
     }
 }
 
-/// All that is settled before a thread starts.
+/// What the workers of all processes go on from; the first process settles it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// The snapshot that state comes from.
+    pub(super) snapshot: SnapshotId,
+    /// The first epoch that isn't committed.
+    pub(super) open: Epoch,
+    /// Where each partition is read from, and what of it is read again.
+    pub(super) replayed: Replayed,
+}
+
+/// All that is settled before a thread starts, in the process that commits.
 pub(super) struct Start {
+    pub(super) plan: Plan,
     pub(super) committer: Committer,
     pub(super) head: Head,
-    /// The newest committed epoch.
-    pub(super) last: Option<Epoch>,
-    pub(super) readings: Vec<Reading>,
-    /// How far each partition has been read in committed epochs, or where it is first read from.
+    pub(super) store: Arc<Store>,
+    /// The snapshots of the head, oldest first.
+    pub(super) kept: Vec<Manifest>,
+    /// That which state comes from.
+    pub(super) manifest: Manifest,
+    pub(super) loaded: Arc<Loaded>,
+    /// What the log says of the epochs that are read again.
+    pub(super) recorded: Recorded,
+    /// How far each partition has been read in committed epochs.
     pub(super) positions: Positions,
 }
 
 impl Start {
     /// Fences an older owner first, and only then reads what it has committed.
-    pub(super) fn prepare(pipeline: &Pipeline) -> Result<Self, JobError> {
+    pub(super) fn prepare(pipeline: &Pipeline, conditions: &Conditions) -> Result<Self, JobError> {
         let brokers = &pipeline.kafka.brokers;
         let log_topic = kafka::epoch_log_topic(&pipeline.name);
         let mut topics: Vec<&str> = Input::ALL.iter().map(|input| input.topic()).collect();
         topics.extend([kafka::NOTIFICATIONS, kafka::DEAD_LETTERS, &log_topic]);
         let counts = kafka::partitions_of(brokers, &topics)?;
+        let store = Arc::new(Store::open(&pipeline.snapshots.url, &pipeline.name)?);
 
         let mut committer = Committer::take_over(brokers, &pipeline.name)?;
-        let log = kafka::read_epoch_log(brokers, &pipeline.name, |_| false)?;
-        let epochs: Vec<&EpochRecord> = log.iter().filter_map(LogRecord::epoch).collect();
-        if let Some(record) = epochs.last()
-            && record.interval_ms != pipeline.epoch.interval_ms
-        {
-            return Err(JobError::Refused(format!(
-                "epoch.interval_ms is {}, but the pipeline {} was started with {}; it can't change",
-                pipeline.epoch.interval_ms, pipeline.name, record.interval_ms
-            )));
-        }
+        fail::point("takeover");
+        let has_head = |log: &[LogRecord]| log.iter().any(|record| record.head().is_some());
+        let log = kafka::read_epoch_log(brokers, &pipeline.name, has_head)?;
         let before = log.iter().rev().find_map(LogRecord::head);
+        let ends = Ends::ask(brokers, &counts)?;
+        let run = RandomState::new().build_hasher().finish();
+        let before = match before {
+            Some(head) => head.clone(),
+            None if log.is_empty() => first_head(pipeline, &store, &ends, run)?,
+            None => {
+                return Err(JobError::Refused(format!(
+                    "the epoch log {log_topic} was written by a riderflow that kept no snapshots; \
+                     `riderflow reset` starts the pipeline anew"
+                )));
+            }
+        };
+        conditions.owned.set(true);
+        fail::point("log-read");
+
+        let (manifest, loaded, kept) = newest_good(&store, &before)?;
+        check_interval(pipeline, &manifest)?;
+        let recorded = Recorded::read(pipeline, &manifest, None)?;
+        let open = Epoch(recorded.last().max(manifest.id.epoch).0 + 1);
+        let replayed = recorded.replayed(&manifest, &ends.first);
+        ends.check(&replayed)?;
+        let positions = recorded.positions(&replayed);
         let head = Head {
-            generation: before.map_or(0, |before| before.generation) + 1,
-            run: RandomState::new().build_hasher().finish(),
-            snapshots: Vec::new(),
-            stored: None,
+            generation: before.generation + 1,
+            run,
+            snapshots: kept.iter().map(|manifest| manifest.id).collect(),
+            stored: before.stored,
             version: env!("CARGO_PKG_VERSION").into(),
         };
         committer.commit(&[], &head)?;
-
-        let last = epochs.last().map(|record| record.epoch);
-        let mut readings = Vec::new();
-        let mut positions = Positions::new();
-        for (input, Partitions(count)) in Input::ALL.into_iter().zip(counts) {
-            let wanted: Vec<(i32, Option<i64>)> = (0..count).map(|at| (at, None)).collect();
-            let mut partitions = Vec::new();
-            for start in kafka::start_offsets(brokers, input, &wanted)? {
-                let of_partition = epochs.iter().filter_map(|record| {
-                    let mut ranges = record.ranges.iter();
-                    let range = ranges
-                        .find(|range| (range.input, range.partition) == (input, start.partition))?;
-                    Some((record.epoch, range))
-                });
-                let ranges: Vec<_> = of_partition.collect();
-                let first = ranges
-                    .first()
-                    .map_or(start.offset, |(_, range)| range.first);
-                let mut position = Position {
-                    next: first,
-                    latest_ms: 0,
-                };
-                let from = position;
-                if let Some((_, range)) = ranges.last() {
-                    position = Position {
-                        next: range.next,
-                        latest_ms: range.latest_ms,
-                    };
-                }
-                positions.insert((input, start.partition), position);
-                partitions.push(PartitionStart {
-                    partition: start.partition,
-                    from,
-                    replay: ranges
-                        .iter()
-                        .filter(|(_, range)| range.first < range.next)
-                        .map(|(epoch, range)| (*epoch, range.next))
-                        .collect(),
-                    open: Epoch(last.map_or(0, |last| last.0 + 1)),
-                });
-            }
-            readings.push(Reading { input, partitions });
-        }
+        fail::point("head-committed");
+        tracing::info!(
+            "{}: start {} goes on from the snapshot of epoch {} ({:.1} MB) and reads {} committed \
+             epochs with {} records again",
+            pipeline.name,
+            head.generation,
+            manifest.id.epoch.0,
+            manifest.chain_bytes as f64 / 1e6,
+            recorded.len(),
+            replayed.records(),
+        );
         Ok(Self {
+            plan: Plan {
+                snapshot: manifest.id,
+                open,
+                replayed,
+            },
             committer,
             head,
-            last,
-            readings,
+            store,
+            kept,
+            manifest,
+            loaded: Arc::new(loaded),
+            recorded,
             positions,
         })
     }
+}
+
+/// What Kafka holds of each input partition.
+pub(super) struct Ends {
+    pub(super) first: Positions,
+    next: BTreeMap<(Input, i32), i64>,
+}
+
+impl Ends {
+    fn ask(brokers: &str, counts: &[Partitions]) -> Result<Self, JobError> {
+        let (mut first, mut next) = (Positions::new(), BTreeMap::new());
+        for (input, &Partitions(count)) in Input::ALL.into_iter().zip(counts) {
+            for held in kafka::held_offsets(brokers, input, count)? {
+                let at = (input, held.partition);
+                let position = Position {
+                    next: held.first,
+                    latest_ms: 0,
+                };
+                first.insert(at, position);
+                next.insert(at, held.next);
+            }
+        }
+        Ok(Self { first, next })
+    }
+
+    /// Of the partitions that are to be read again.
+    pub(super) fn of(brokers: &str, replayed: &Replayed) -> Result<Self, JobError> {
+        let count = |input| {
+            let own = replayed
+                .partitions
+                .iter()
+                .filter(|start| start.input == input);
+            Partitions(own.map(|start| start.partition + 1).max().unwrap_or(0))
+        };
+        Self::ask(brokers, &Input::ALL.map(count))
+    }
+
+    /// Kafka must hold all that is read from now on: nothing is ever skipped.
+    pub(super) fn check(&self, replayed: &Replayed) -> Result<(), JobError> {
+        for start in &replayed.partitions {
+            let at = (start.input, start.partition);
+            let name = format!("{}[{}]", start.input.topic(), start.partition);
+            let (Some(first), Some(next)) = (self.first.get(&at), self.next.get(&at)) else {
+                return Err(JobError::Refused(format!(
+                    "{name} isn't there any more, though the pipeline has read from it; partitions \
+                     can't be taken away: `riderflow reset` starts the pipeline anew"
+                )));
+            };
+            let from = start.from.next;
+            if from < first.next {
+                return Err(JobError::Refused(format!(
+                    "Kafka no longer holds {name} from offset {from}, where this job would go on; it \
+                     begins at {} now, so {} records were removed unread; lengthen retention.ms, and \
+                     accept the gap by `riderflow reset`, which starts the pipeline anew",
+                    first.next,
+                    first.next - from
+                )));
+            }
+            if from > *next {
+                return Err(JobError::Refused(format!(
+                    "{name} ends at offset {next}, before offset {from}, where this job would go on: \
+                     the topic was made anew; `riderflow reset` starts the pipeline anew"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// At the first start there is a snapshot too: nothing is known, and reading begins where Kafka
+/// does. So what is read from where is always known, and a restart never depends on when it is.
+fn first_head(pipeline: &Pipeline, store: &Store, ends: &Ends, run: u64) -> Result<Head, JobError> {
+    let id = SnapshotId {
+        epoch: Epoch(0),
+        run,
+    };
+    let taken = Taken {
+        id,
+        sequence: 0,
+        interval_ms: pipeline.epoch.interval_ms,
+        positions: ends.first.clone(),
+    };
+    store.write(&taken, None, Vec::new())?;
+    Ok(Head {
+        generation: 0,
+        run,
+        snapshots: vec![id],
+        stored: id.epoch,
+        version: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// The newest snapshot whose checksums are right, and all whose manifests are.
+fn newest_good(store: &Store, head: &Head) -> Result<(Manifest, Loaded, Vec<Manifest>), JobError> {
+    let mut faults = Vec::new();
+    let mut kept = Vec::new();
+    let mut newest = None;
+    for &id in head.snapshots.iter().rev() {
+        let found = store.manifest(id).and_then(|manifest| {
+            if newest.is_none() {
+                let loaded = store.load(&manifest)?;
+                newest = Some((manifest.clone(), loaded));
+            }
+            Ok(manifest)
+        });
+        match found {
+            Ok(manifest) => kept.push(manifest),
+            Err(error @ SnapshotError::Damaged { .. }) => {
+                tracing::warn!("{error}; going on from the snapshot before");
+                faults.push(error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    kept.reverse();
+    let Some((manifest, loaded)) = newest else {
+        return Err(JobError::Refused(format!(
+            "none of the pipeline's {} snapshots at {} can be read: {}; bring them back, or start \
+             the pipeline anew by `riderflow reset`",
+            head.snapshots.len(),
+            store.url(),
+            faults.join("; ")
+        )));
+    };
+    Ok((manifest, loaded, kept))
+}
+
+fn check_interval(pipeline: &Pipeline, manifest: &Manifest) -> Result<(), JobError> {
+    if manifest.interval_ms == pipeline.epoch.interval_ms {
+        return Ok(());
+    }
+    Err(JobError::Refused(format!(
+        "epoch.interval_ms is {}, but the pipeline {} was started with {}; it can't change",
+        pipeline.epoch.interval_ms, pipeline.name, manifest.interval_ms
+    )))
+}
+
+/// What the pipeline file says of detection, as a number: other rules, other outputs.
+pub(super) fn rules_hash(pipeline: &Pipeline) -> u64 {
+    let said = format!("{:?} {:?}", rules(pipeline), limits(pipeline));
+    let mut hash = crate::epoch::OutputHash::default();
+    hash.add(&[said.as_bytes()]);
+    hash.value()
 }
 
 pub(super) fn limits(pipeline: &Pipeline) -> Limits {
@@ -229,9 +382,6 @@ pub(super) fn open_writer(
             tracing::info!("{present} of {rows} rows were in {} already", table.name());
         }
     };
-    let mut options = clickhouse::Options::of(pipeline, generation);
-    if let Some(spill) = &mut options.spill {
-        spill.dir = pipeline.snapshots.folder();
-    }
+    let options = clickhouse::Options::of(pipeline, generation);
     Ok(Some(Writer::start(options, Some(Arc::new(observer)))?))
 }

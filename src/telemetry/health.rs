@@ -138,6 +138,17 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// Whether it holds.
+    pub fn is_met(&self) -> bool {
+        let conditions = self.inner.conditions.lock();
+        let conditions = conditions.unwrap_or_else(PoisonError::into_inner);
+        conditions
+            .iter()
+            .any(|(name, met)| *name == self.name && *met)
+    }
+}
+
 /// Says that the epoch advanced: one atomic store.
 #[derive(Clone, Debug)]
 pub struct Heartbeat(Arc<Inner>);

@@ -340,6 +340,24 @@ pub struct Series {
     pub clickhouse_batch_rows: Histogram,
     /// `riderflow_clickhouse_buffered_rows`: rows that wait in memory.
     pub clickhouse_buffered_rows: Gauge,
+    /// `riderflow_clickhouse_behind`: 1 while rows are let go for want of room, to be read again.
+    pub clickhouse_behind: Gauge,
+    /// `riderflow_clickhouse_reread_epochs`: committed epochs whose rows are still to be read
+    /// again from Kafka.
+    pub clickhouse_reread_epochs: Gauge,
+    /// `riderflow_clickhouse_stored_epoch`: ClickHouse has all rows up to this epoch.
+    pub clickhouse_stored_epoch: Gauge,
+    /// `riderflow_committed_epoch`: the newest committed epoch.
+    pub committed_epoch: Gauge,
+    /// `riderflow_snapshot_seconds`: from the parts to the manifest.
+    pub snapshot_seconds: Histogram,
+    /// `riderflow_snapshot_written_bytes`: what the last snapshot wrote.
+    pub snapshot_bytes: Gauge,
+    /// `riderflow_snapshot_failures_total`: snapshots that could not be written.
+    pub snapshot_failures: Counter,
+    /// `riderflow_replay_margin_records{topic,partition}`: records that Kafka still holds before
+    /// the first that a restart, or ClickHouse, needs. Below 0, some are gone.
+    pub replay_margin: LagGauges,
     /// `riderflow_clickhouse_retries_total{code}`: failed inserts, by ClickHouse's error code.
     pub clickhouse_retries: CodeCounters,
 }
@@ -394,6 +412,14 @@ impl Metrics {
             clickhouse_rows: TableCounters::default(),
             clickhouse_batch_rows: Histogram::new(ROWS),
             clickhouse_buffered_rows: Gauge::default(),
+            clickhouse_behind: Gauge::default(),
+            clickhouse_reread_epochs: Gauge::default(),
+            clickhouse_stored_epoch: Gauge::default(),
+            committed_epoch: Gauge::default(),
+            snapshot_seconds: Histogram::new(SECONDS),
+            snapshot_bytes: Gauge::default(),
+            snapshot_failures: Counter::default(),
+            replay_margin: LagGauges::default(),
             clickhouse_retries: CodeCounters::default(),
         };
         Self {
@@ -457,6 +483,28 @@ fn register(series: &Series) -> Registry {
     let help = "Rows that wait in memory for ClickHouse";
     let buffered = s.clickhouse_buffered_rows.clone();
     registry.register_with_unit("clickhouse_buffered", help, rows(), buffered);
+    let help = "Whether rows are let go for want of room, to be read again";
+    registry.register("clickhouse_behind", help, s.clickhouse_behind.clone());
+    let help = "Epochs whose rows are still to be read again for ClickHouse";
+    let epochs = Unit::Other("epochs".into());
+    let reread = s.clickhouse_reread_epochs.clone();
+    registry.register_with_unit("clickhouse_reread", help, epochs, reread);
+    let help = "The epoch up to which ClickHouse has all rows";
+    let stored = s.clickhouse_stored_epoch.clone();
+    registry.register("clickhouse_stored_epoch", help, stored);
+    let help = "The newest committed epoch";
+    registry.register("committed_epoch", help, s.committed_epoch.clone());
+    let help = "Writing one snapshot";
+    let seconds = s.snapshot_seconds.clone();
+    registry.register_with_unit("snapshot", help, Unit::Seconds, seconds);
+    let help = "What the last snapshot wrote";
+    let written = s.snapshot_bytes.clone();
+    registry.register_with_unit("snapshot_written", help, Unit::Bytes, written);
+    let help = "Snapshots that could not be written";
+    registry.register("snapshot_failures", help, s.snapshot_failures.clone());
+    let help = "Records that Kafka holds before the first that is needed again";
+    let margin = s.replay_margin.clone();
+    registry.register_with_unit("replay_margin", help, records(), margin);
     let help = "Failed inserts that are tried again, by ClickHouse's error code";
     registry.register("clickhouse_retries", help, s.clickhouse_retries.clone());
     registry.register_collector(Box::new(OnScrape {
@@ -488,6 +536,14 @@ mod tests {
         metrics.clickhouse_rows.add("events", 3);
         metrics.clickhouse_batch_rows.observe(1_000.0);
         metrics.clickhouse_buffered_rows.set(5);
+        metrics.clickhouse_behind.set(1);
+        metrics.clickhouse_reread_epochs.set(30);
+        metrics.clickhouse_stored_epoch.set(8);
+        metrics.committed_epoch.set(9);
+        metrics.snapshot_seconds.observe(0.004);
+        metrics.snapshot_bytes.set(77);
+        metrics.snapshot_failures.inc();
+        metrics.replay_margin.set(Input::Updates, 0, 5);
         metrics.clickhouse_retries.add(Some(252), 1);
         metrics.clickhouse_retries.add(None, 2);
         let text = metrics.encode();
@@ -515,6 +571,14 @@ mod tests {
             "riderflow_clickhouse_rows_total{table=\"events\"} 3",
             "riderflow_clickhouse_batch_rows_bucket{le=\"1000.0\"} 1",
             "riderflow_clickhouse_buffered_rows 5",
+            "riderflow_clickhouse_behind 1",
+            "riderflow_clickhouse_reread_epochs 30",
+            "riderflow_clickhouse_stored_epoch 8",
+            "riderflow_committed_epoch 9",
+            "riderflow_snapshot_seconds_count 1",
+            "riderflow_snapshot_written_bytes 77",
+            "riderflow_snapshot_failures_total 1",
+            "riderflow_replay_margin_records{topic=\"rider-updates\",partition=\"0\"} 5",
             "riderflow_clickhouse_retries_total{code=\"252\"} 1",
             "riderflow_clickhouse_retries_total{code=\"none\"} 2",
             "# EOF",
