@@ -12,14 +12,23 @@
 /// Every point, in the order in which a start and an epoch pass them. A test holds this list
 /// against the source.
 pub const POINTS: &[&str] = &[
+    "takeover",
+    "log-read",
+    "head-committed",
+    "replay-begun",
+    "replay-done",
     "commit-begun",
     "commit-some-sent",
     "commit-sent",
     "commit-drained",
     "commit-done",
+    "rows-passed",
     "insert-begun",
     "insert-sent",
     "insert-done",
+    "snapshot-parts",
+    "snapshot-manifest-written",
+    "snapshot-published",
 ];
 
 /// Passes the point `name`, which is one of [`POINTS`].

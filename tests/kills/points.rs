@@ -12,7 +12,8 @@ use crate::trial::{Trial, wait_for_end, was_killed};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A start passes the committer's points with its head; so they are passed again later, when
-/// epochs are committed. Two points have a time behind them in which the other side works.
+/// epochs are committed. What is passed in time is passed at several times. Two points have a
+/// time behind them in which the other side works.
 fn traps() -> Vec<String> {
     let mut traps = Vec::new();
     for point in POINTS {
@@ -21,9 +22,10 @@ fn traps() -> Vec<String> {
             "commit-begun" | "commit-sent" | "commit-drained" | "commit-done" => {
                 traps.push(format!("{point}:12"));
             }
-            "commit-some-sent" | "insert-begun" | "insert-sent" | "insert-done" => {
+            "commit-some-sent" | "rows-passed" | "insert-begun" | "insert-sent" | "insert-done" => {
                 traps.push(format!("{point}:5"));
             }
+            _ if point.starts_with("snapshot-") => traps.push(format!("{point}:2")),
             _ => {}
         }
     }
