@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{Lab, Received, Sender, lab, now_ms, wait_until};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const MINUTE: i64 = 60_000;
