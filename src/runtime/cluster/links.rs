@@ -4,7 +4,7 @@
 //! twice a second; one thread a peer listens.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,7 +24,6 @@ const GONE: u8 = b'g';
 const FINISHED: u8 = b'd';
 /// The workers have ended, and all that they sent is on its way.
 const ENDED: u8 = b'e';
-const PUBLISHED: u8 = b'p';
 
 /// How the end of a process looks from outside.
 const CLOSED: &str = "it closed its connections";
@@ -81,7 +80,6 @@ struct PeerState {
     finished: bool,
     /// It was told that the workers of this process have ended.
     told_end: bool,
-    published: Option<u64>,
 }
 
 /// A peer's writing half; `None` for this process, and once writing has failed.
@@ -156,7 +154,6 @@ impl Links {
             standing: Standing::Running,
             finished: false,
             told_end: false,
-            published: None,
         });
         let shared = Arc::new(Shared {
             own,
@@ -184,28 +181,6 @@ impl Links {
         Ok(Self { shared })
     }
 
-    /// Tells all peers a number, such as how far this process has come; the newest counts.
-    pub fn publish(&self, value: u64) {
-        self.shared.publish(value);
-    }
-
-    /// What `process` published last; for this process, what it published itself.
-    pub fn published(&self, process: usize) -> Option<u64> {
-        self.shared.lock_peers()[process].published
-    }
-
-    /// Waits until `process` has published at least `value` or will publish nothing more, or
-    /// `limit` has passed; what it published last.
-    pub fn await_published(&self, process: usize, value: u64, limit: Duration) -> Option<u64> {
-        let mut last = None;
-        self.shared.wait(limit, |peers| {
-            let peer = &peers[process];
-            last = peer.published;
-            last >= Some(value) || peer.standing >= Standing::Closed
-        });
-        last
-    }
-
     /// Says that worker `index`, of all workers, has done what a stop leaves to do. It then goes
     /// on stepping until [`Self::all_finished`]: others may need its part of the progress. A
     /// worker that returns has finished.
@@ -227,18 +202,6 @@ impl Links {
         let peers = self.shared.lock_peers();
         let mut peers = peers.iter();
         peers.all(|peer| peer.finished || peer.standing >= Standing::Failed)
-    }
-
-    /// Says that nothing more will be published, once this process's workers have ended. The
-    /// end of the process says the same.
-    pub fn close(&self) {
-        for writer in &self.shared.writers {
-            let mut writer = writer.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(stream) = writer.take() {
-                // It may be closed already.
-                let _ = stream.shutdown(Shutdown::Write);
-            }
-        }
     }
 
     /// Called once this process's workers have ended: waits at most `limit` until those of all
@@ -304,12 +267,6 @@ impl Shared {
     fn blame(&self, what: u8, process: usize) -> (u8, usize) {
         let mut culprit = self.culprit.lock().unwrap_or_else(PoisonError::into_inner);
         *culprit.get_or_insert((what, process))
-    }
-
-    fn publish(&self, value: u64) {
-        self.lock_peers()[self.own].published = Some(value);
-        self.send(PUBLISHED, value);
-        self.changed.notify_all();
     }
 
     /// timely has sent its last to `process`.
@@ -394,10 +351,6 @@ impl Shared {
             }
             FINISHED => self.lock_peers()[process].finished = true,
             ENDED => self.stand(process, Standing::Ended),
-            PUBLISHED => {
-                self.lock_peers()[process].published = Some(value);
-                self.changed.notify_all();
-            }
             // A sign of life.
             _ => {}
         }
