@@ -22,6 +22,7 @@
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
 //! and is what [`Job::stop`] returns.
 
+pub mod cluster;
 mod commit_loop;
 mod encode;
 mod progress_loop;
@@ -49,6 +50,7 @@ use crate::kafka::{CommitError, KafkaError};
 use crate::model::TimeMs;
 use crate::snapshot::{Loaded, SnapshotError};
 use crate::telemetry::{Health, Metrics, ServeError, Server, serve};
+use cluster::{Cluster, ClusterError};
 use commit_loop::Parts;
 use reread::ReReader;
 use rows::RowFlow;
@@ -68,12 +70,14 @@ const NAP: Duration = Duration::from_millis(20);
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
 /// What the command line says about a job, beside its pipeline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Timely workers.
     pub workers: usize,
     /// Where metrics and health are served; `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// The processes that run the pipeline together.
+    pub cluster: Cluster,
 }
 
 /// Why a job can't start, or had to end.
@@ -97,6 +101,9 @@ pub enum JobError {
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The other processes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The recorded epochs don't fit the pipeline.
     #[error("{0}")]
     Refused(String),
