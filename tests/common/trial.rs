@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use riderflow::epoch::LogRecord;
+use riderflow::kafka::read_epoch_log;
 use riderflow::model::Input;
 use serde_json::Value;
 
@@ -385,13 +386,13 @@ pub fn wait_for_end(job: &mut Running, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// The newest folder of a pipeline's snapshots.
-pub fn newest_snapshot(snapshots: &Path, pipeline: &str) -> Option<PathBuf> {
-    let folders = std::fs::read_dir(snapshots.join(pipeline)).ok()?;
-    let mut folders: Vec<PathBuf> = folders.flatten().map(|entry| entry.path()).collect();
-    folders.retain(|folder| folder.join("manifest").exists());
-    folders.sort();
-    folders.pop()
+/// The folder of the newest snapshot that the epoch log names: what isn't there doesn't count.
+pub fn newest_snapshot(lab: &Lab, snapshots: &Path, pipeline: &str) -> Option<PathBuf> {
+    let has_head = |log: &[LogRecord]| log.iter().any(|record| record.head().is_some());
+    let log = read_epoch_log(&lab.brokers(), pipeline, has_head).ok()?;
+    let head = log.iter().rev().find_map(LogRecord::head)?;
+    let newest = head.snapshots.last()?;
+    Some(snapshots.join(pipeline).join(newest.to_string()))
 }
 
 /// How many rows a table has.
