@@ -122,9 +122,10 @@ pub fn build<R: RecordReader>(
     let (events, counted) =
         detect_epochs::detect_epochs(decoded.updates, steps, decoded.fences, Rc::clone(&context));
     let events = events.probe_with(&judged).probe_with(&finished);
-    let windows = context
-        .windows
-        .map(|settings| windows::windows(counted, &settings, &context, &finished));
+    let windows = context.windows.map(|settings| {
+        let marks = timely::dataflow::operators::generic::operator::empty(scope);
+        windows::windows(counted, marks, None, &settings, &context, &finished).0
+    });
     collect_epoch::collect_epoch(events, decoded.dead_letters, decoded.ranges, context);
     Progress { judged, windows }
 }
