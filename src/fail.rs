@@ -181,9 +181,7 @@ mod tests {
             let path = entry.expect("a source folder is readable").path();
             if path.is_dir() {
                 passed(&path, names);
-            } else if path.extension().is_some_and(|kind| kind == "rs")
-                && !path.ends_with("fail.rs")
-            {
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("fail.rs") {
                 let text = fs::read_to_string(&path).expect("a source file is readable UTF-8");
                 // The name may stand on a line of its own.
                 let calls = text.split("fail::point(").skip(1);

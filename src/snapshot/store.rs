@@ -73,7 +73,6 @@ impl Store {
         parts.sort_by_key(|part| (part.kind, part.group));
         let mut manifest = Manifest::after(taken, before, &parts, now_ms())?;
         let state = file::encode(parts);
-        fail::point("snapshot-state-written");
         manifest.complete(state.bytes, state.checksum);
         let pieces = [manifest.encode().into()];
         for (name, pieces) in [(STATE, &state.pieces[..]), (MANIFEST, &pieces)] {
@@ -83,6 +82,9 @@ impl Store {
                     let place = self.place(taken.id, name);
                     self.unreachable("write the snapshot file", place, &error)
                 })?;
+            if name == STATE {
+                fail::point("snapshot-state-written");
+            }
         }
         Ok(manifest)
     }

@@ -12,8 +12,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use riderflow::epoch::LogRecord;
-use riderflow::kafka::read_epoch_log;
+use riderflow::epoch::{LogRecord, SnapshotId};
+use riderflow::kafka::{epoch_log_topic, read_epoch_log};
 use riderflow::model::Input;
 use serde_json::Value;
 
@@ -168,13 +168,28 @@ impl Trial {
         let (calm, _) = settle(lab, &self.calm_name, job, &written, letters_end);
         eprintln!("the undisturbed run took {:.1?}", calm_began.elapsed());
         assert_all_is_there(&calm, &written);
+        let report = compare(&disturbed, &calm);
+        if !report.is_clean() {
+            keep(&self.name, &disturbed);
+            keep(&self.calm_name, &calm);
+        }
         Verdict {
-            report: compare(&disturbed, &calm),
+            report,
             updates: written.valid.len(),
             events: calm.events.len(),
             pauses: written.pauses,
         }
     }
+}
+
+/// Leaves what a run told in a file, for whoever looks into a difference.
+fn keep(name: &str, outcome: &Outcome) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("told-by-{name}.txt"));
+    let lines = outcome.events.iter();
+    let lines = lines.map(|event| format!("{} {} {}\n", event.group, event.id, event.content));
+    std::fs::write(&path, lines.collect::<String>()).expect("what was told is kept");
+    eprintln!("{name}: what was told is in {}", path.display());
 }
 
 /// Waits until the job has told all, stops it, and collects what it leaves; and where the
@@ -280,7 +295,7 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
             content: format!("{:?} {:?} {:?}", letter.headers, letter.key, letter.value),
         });
     }
-    for record in lab.read_all(&riderflow::kafka::epoch_log_topic(name)) {
+    for record in lab.read_all(&epoch_log_topic(name)) {
         let record = serde_json::from_slice(record.value.as_deref().unwrap_or_default());
         if let LogRecord::Epoch(record) = record.expect("a record of the log") {
             outcome.epochs.push(record);
@@ -386,13 +401,11 @@ pub fn wait_for_end(job: &mut Running, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// The folder of the newest snapshot that the epoch log names: what isn't there doesn't count.
-pub fn newest_snapshot(lab: &Lab, snapshots: &Path, pipeline: &str) -> Option<PathBuf> {
-    let has_head = |log: &[LogRecord]| log.iter().any(|record| record.head().is_some());
-    let log = read_epoch_log(&lab.brokers(), pipeline, has_head).ok()?;
-    let head = log.iter().rev().find_map(LogRecord::head)?;
-    let newest = head.snapshots.last()?;
-    Some(snapshots.join(pipeline).join(newest.to_string()))
+/// The snapshots that a start would go on from, oldest first.
+pub fn published_snapshots(lab: &Lab, pipeline: &str) -> Vec<SnapshotId> {
+    let log = read_epoch_log(&lab.brokers(), pipeline, |_| false).expect("the log is read");
+    let head = log.iter().rev().find_map(LogRecord::head);
+    head.map(|head| head.snapshots.clone()).unwrap_or_default()
 }
 
 /// How many rows a table has.
