@@ -17,6 +17,8 @@
 //! | `reread` | rows that it lacks, computed again beside the job |
 //! | `snapshots` | when snapshots are taken, and the thread that writes them |
 //! | `progress_loop` | offsets for lag tools; what Kafka still holds |
+//! | `survey` | what is known of a pipeline from outside |
+//! | `reset` | beginning a pipeline anew |
 //!
 //! Owns start, stop and failure. Every queue is bounded, and a full one holds its giver
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
@@ -27,10 +29,18 @@ mod encode;
 mod progress_loop;
 mod replay;
 mod reread;
+mod reset;
 mod rows;
 mod snapshots;
 mod start;
+mod survey;
 mod workers;
+
+pub use reset::{ResetDone, ResetError, ResetPlan};
+pub use survey::{
+    ClickhouseState, Committed, InputState, Need, Phase, Readable, Restart, SnapshotState, Survey,
+    SurveyError, survey,
+};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
