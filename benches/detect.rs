@@ -21,7 +21,7 @@ use riderflow::model::{
     DriverId, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange, OrderId,
     OrderStatus, Place, Position, Source, Stop, Update,
 };
-use riderflow::snapshot::{Kind, Mark, Part, Parts};
+use riderflow::snapshot::{Kind, Mark, Parts};
 
 const DRIVERS: usize = 100_000;
 const ORDERS: usize = 20_000;
@@ -247,31 +247,29 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
 fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
     const TIMES: u32 = 20;
     let group = |driver: DriverId| key_group(&driver.0.to_le_bytes());
-    let mark = |whole| Mark { sequence: 0, whole };
-    let mut parts: Vec<Part> = Vec::new();
-    let mut export = |mark: Mark| {
-        let mut shown = 0;
-        let mut new = Parts::new(Kind::Drivers, mark);
-        let started = Instant::now();
-        detector.export(
-            |driver| mark.is_whole(group(driver)),
-            |state| {
-                new.add(group(state.driver()), state);
-                shown += 1;
-            },
-        );
-        let wall = started.elapsed();
-        parts = new.finish(|_| true);
-        (shown, wall)
+    let mut export = |whole| {
+        let mark = Mark { sequence: 0, whole };
+        let (mut parts, mut shown) = (Vec::new(), 0);
+        let mut wall = Duration::ZERO;
+        for _ in 0..TIMES {
+            let mut new = Parts::new(Kind::Drivers, mark);
+            shown = 0;
+            let started = Instant::now();
+            detector.export(
+                |driver| mark.is_whole(group(driver)),
+                |state| {
+                    new.add(group(state.driver()), state);
+                    shown += 1;
+                },
+            );
+            wall += started.elapsed();
+            parts = new.finish(|_| true);
+        }
+        (parts, shown, wall / TIMES)
     };
-    let mut total = |mark| {
-        let exports = (0..TIMES).map(|_| export(mark));
-        exports.fold((0, Duration::ZERO), |sum, one| {
-            (sum.0 + one.0, sum.1 + one.1)
-        })
-    };
-    let (some, some_wall) = total(mark(false));
-    let (all, all_wall) = total(mark(true));
+    let (parts, all, all_wall) = export(true);
+    let (_, some, some_wall) = export(false);
+    assert_eq!(all, DRIVERS);
     let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
 
     let mut fresh = Detector::new(rules);
@@ -285,13 +283,14 @@ fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
     }
     let import_wall = started.elapsed();
     assert_eq!(fresh.driver_count(), DRIVERS);
+    let each = |wall: Duration| wall.as_nanos() as f64 / DRIVERS as f64;
     println!(
-        "    export of {DRIVERS} drivers: {:.0} ns wall and {:.0} bytes a driver; of a 32nd of the groups, nothing having changed: {:?} in all for {} drivers; import: {:.0} ns a driver",
-        all_wall.as_nanos() as f64 / all as f64,
+        "    export: {:.0} ns wall and {:.0} bytes per driver, of {DRIVERS}; {some_wall:?} in all \
+         where none has changed and the groups that are whole have {some}; import: {:.0} ns per \
+         driver",
+        each(all_wall),
         bytes as f64 / DRIVERS as f64,
-        some_wall / TIMES,
-        some / TIMES as usize,
-        import_wall.as_nanos() as f64 / DRIVERS as f64,
+        each(import_wall),
     );
 }
 

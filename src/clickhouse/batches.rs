@@ -4,6 +4,9 @@
 //! `batch_ms`, if an insert of that table may start. When inserts are slower than rows come,
 //! or the server has too many parts, batches grow up to [`WIDEST`] instead of multiplying.
 //! A cut is split by ClickHouse partition, so that one insert is one part: all or nothing.
+//!
+//! Rows stay in the allocation that they were sent in until they are cut, so what an outage
+//! piles up takes what its rows take, and is given back with them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,18 +16,21 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::insert::{Context, store};
+use super::parcel::{Origin, Parcel, Rows, Table};
 use super::reconcile::Ask;
 use super::rows::{EventRow, LocationRow, Months, Record, RejectedRow};
-use super::spill::Spill;
-use super::writer::{Observer, Options, Parcel, Rows, Shared, Table};
+use super::shared::{Shared, Waiting};
+use super::writer::{Observer, Options};
 use crate::model::{CellWindow, DriverWindow, SessionWindow};
 
-/// Inserts of one table that run at the same time.
+/// Inserts of one buffer that run at the same time.
 const IN_FLIGHT: usize = 4;
 /// A table with more full batches waiting than this is behind, and its batches grow.
 const BEHIND: usize = 8;
 /// No batch is larger, unless `batch_rows` is. Well under ClickHouse's block of 1,048,449.
 const WIDEST: usize = 200_000;
+/// Nor has a batch more bytes than this, unless one row has: the server holds all of it.
+const WIDEST_BYTES: usize = 64 << 20;
 /// How long a table sends large batches after it had too many parts.
 const WIDE_FOR: Duration = Duration::from_secs(60);
 /// How long a batch waits to become large meanwhile.
@@ -36,9 +42,7 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
     let limits = Limits {
         rows: options.batch_rows.max(1),
         age: Duration::from_millis(options.batch_ms),
-        share: shared.share(),
     };
-    let mut spill = Spill::new(options.spill.clone(), shared.share());
     let context = Arc::new(Context::new(options, shared.clone(), observer, done));
     let mut tables = Tables::default();
     let mut running = Running::default();
@@ -49,12 +53,7 @@ pub(super) async fn run(options: Options, shared: Arc<Shared>, observer: Option<
         let now = Instant::now();
         let stop_by = stop_by.map(Instant::from_std);
         tables.cut(&context, &limits, now, stop_by.is_some(), &mut running);
-        tables.spill(&mut spill, &shared, now);
-        if let Err(error) = tables.unspill(&mut spill, &shared) {
-            shared.end(&format!("could not read rows back from disk: {error}"));
-            return;
-        }
-        let waiting = tables.oldest().into_iter().chain(spill.oldest()).min();
+        let waiting = tables.oldest();
         shared.settle(waiting.into_iter().chain(running.oldest()).min());
 
         if let Some(stop_by) = stop_by
@@ -91,48 +90,9 @@ async fn sleep_until(when: Option<Instant>) {
 struct Limits {
     rows: usize,
     age: Duration,
-    /// No cut is larger than this sixteenth of the memory, and none begins while the inserts
-    /// of its table hold as much. So inserts hold 6/16 at most: when half of the memory is
-    /// taken there is something to move to disk, and no table can starve another.
-    share: Amount,
 }
 
-/// Rows, and what they cost in memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Amount {
-    pub(super) rows: usize,
-    pub(super) cost: usize,
-}
-
-impl Amount {
-    pub(super) fn of<R: Record>(rows: &[R]) -> Self {
-        Self {
-            rows: rows.len(),
-            cost: rows.iter().map(R::cost).sum(),
-        }
-    }
-
-    /// Whether both are less.
-    fn is_below(self, other: Self) -> bool {
-        self.rows < other.rows && self.cost < other.cost
-    }
-}
-
-/// How many rows of an iterator are within an amount; one at least, if there is one.
-fn fitting<'a, R: Record>(rows: impl Iterator<Item = &'a R>, within: Amount) -> usize {
-    let mut cost = 0;
-    let mut rows = rows.take(within.rows.max(1)).peekable();
-    let any = rows.peek().is_some();
-    let count = rows
-        .take_while(|row| {
-            cost += row.cost();
-            cost <= within.cost
-        })
-        .count();
-    count.max(usize::from(any))
-}
-
-/// A buffer's index: table × (sure, doubtful).
+/// A buffer's index: table × (new, doubtful).
 pub(super) type BufferId = usize;
 
 /// Which rows are being stored.
@@ -141,8 +101,7 @@ pub(super) struct Cut {
     /// Their buffer.
     buffer: BufferId,
     /// The oldest parcel among them.
-    parcel: u64,
-    amount: Amount,
+    oldest: Waiting,
 }
 
 /// A cut has been stored, or has met too many parts and goes on.
@@ -159,42 +118,34 @@ pub(super) struct End {
 #[derive(Default)]
 struct Running {
     /// By oldest parcel, how many.
-    parcels: BTreeMap<u64, usize>,
+    parcels: BTreeMap<Waiting, usize>,
     of_buffer: [usize; BUFFERS],
-    of_table: [Amount; BUFFERS / 2],
 }
 
 impl Running {
-    fn may_begin(&self, buffer: BufferId, limits: &Limits) -> bool {
-        self.of_buffer[buffer] < IN_FLIGHT && self.of_table[buffer / 2].is_below(limits.share)
+    fn may_begin(&self, buffer: BufferId) -> bool {
+        self.of_buffer[buffer] < IN_FLIGHT
     }
 
     fn begin(&mut self, cut: Cut) {
         self.of_buffer[cut.buffer] += 1;
-        let table = &mut self.of_table[cut.buffer / 2];
-        table.rows += cut.amount.rows;
-        table.cost += cut.amount.cost;
-        *self.parcels.entry(cut.parcel).or_default() += 1;
+        *self.parcels.entry(cut.oldest).or_default() += 1;
     }
 
     fn end(&mut self, end: &End) {
         if !end.stored {
             return;
         }
-        let cut = end.cut;
-        self.of_buffer[cut.buffer] -= 1;
-        let table = &mut self.of_table[cut.buffer / 2];
-        table.rows -= cut.amount.rows;
-        table.cost -= cut.amount.cost;
-        if let Some(count) = self.parcels.get_mut(&cut.parcel) {
+        self.of_buffer[end.cut.buffer] -= 1;
+        if let Some(count) = self.parcels.get_mut(&end.cut.oldest) {
             *count -= 1;
             if *count == 0 {
-                self.parcels.remove(&cut.parcel);
+                self.parcels.remove(&end.cut.oldest);
             }
         }
     }
 
-    fn oldest(&self) -> Option<u64> {
+    fn oldest(&self) -> Option<Waiting> {
         self.parcels.keys().next().copied()
     }
 
@@ -204,123 +155,93 @@ impl Running {
 }
 
 /// Rows of one table that wait, oldest first.
-pub(super) struct Buffer<R> {
-    rows: VecDeque<R>,
-    /// Parcel, rows of it that wait, when it was sent.
-    parcels: VecDeque<(u64, usize, Instant)>,
+struct Buffer<R> {
+    parcels: VecDeque<Pile<R>>,
+    rows: usize,
     wide_until: Option<Instant>,
+}
+
+/// What is left of one parcel.
+struct Pile<R> {
+    sent: Waiting,
+    rows: std::vec::IntoIter<R>,
 }
 
 impl<R> Default for Buffer<R> {
     fn default() -> Self {
         Self {
-            rows: VecDeque::new(),
             parcels: VecDeque::new(),
+            rows: 0,
             wide_until: None,
         }
     }
 }
 
-impl<R> Buffer<R> {
-    fn take<T>(&mut self, parcel: u64, at: Instant, rows: Vec<T>)
+impl<R: Record> Buffer<R> {
+    fn take<T>(&mut self, sent: Waiting, rows: Vec<T>)
     where
         R: From<T>,
     {
-        self.parcels.push_back((parcel, rows.len(), at));
-        self.rows.extend(rows.into_iter().map(R::from));
+        let mut rows: Vec<R> = rows.into_iter().map(R::from).collect();
+        // It has the sender's room, which is not counted.
+        rows.shrink_to_fit();
+        self.rows += rows.len();
+        self.parcels.push_back(Pile {
+            sent,
+            rows: rows.into_iter(),
+        });
     }
 
     /// Up to which row and from when on a batch may be cut, by the limits of this moment.
     fn limits(&self, limits: &Limits, now: Instant) -> (usize, Duration) {
-        let most = limits.share.rows.max(1);
-        let (usual, widest) = (limits.rows.min(most), WIDEST.max(limits.rows).min(most));
+        let widest = WIDEST.max(limits.rows);
         if self.wide_until.is_some_and(|until| now < until) {
             (widest, WIDE_AGE.max(limits.age))
-        } else if self.rows.len() > BEHIND * usual {
+        } else if self.rows > BEHIND * limits.rows {
             (widest, limits.age)
         } else {
-            (usual, limits.age)
+            (limits.rows, limits.age)
         }
     }
 
     fn due_at(&self, limits: &Limits, now: Instant) -> Option<Instant> {
         let (rows, age) = self.limits(limits, now);
-        let &(_, _, first_at) = self.parcels.front()?;
-        Some(if self.rows.len() >= rows {
+        let (_, first_at) = self.oldest()?;
+        Some(if self.rows >= rows {
             now
         } else {
-            first_at + age
+            Instant::from_std(first_at) + age
         })
     }
 
     /// A batch and its oldest parcel, if one is due.
-    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, u64)>
-    where
-        R: Record,
-    {
-        let due = self.due_at(limits, now)?;
+    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, Waiting)> {
+        let (due, oldest) = (self.due_at(limits, now)?, self.oldest()?);
         if due > now && !stopping {
             return None;
         }
-        let (rows, _) = self.limits(limits, now);
-        let count = fitting(
-            self.rows.iter(),
-            Amount {
-                rows,
-                ..limits.share
-            },
-        );
-        let batch = self.rows.drain(..count).collect();
-        if self.rows.is_empty() && self.rows.capacity() > WIDEST {
-            // What an outage needed is not kept.
-            self.rows = VecDeque::new();
-        }
-        let (mut left, mut parcel) = (count, u64::MAX);
-        while left > 0
-            && let Some(first) = self.parcels.front_mut()
-        {
-            parcel = parcel.min(first.0);
-            let taken = left.min(first.1);
-            first.1 -= taken;
-            left -= taken;
-            if first.1 == 0 {
-                self.parcels.pop_front();
+        let (most, _) = self.limits(limits, now);
+        let mut batch = Vec::with_capacity(most.min(self.rows));
+        let mut bytes = 0;
+        while let Some(first) = self.parcels.front_mut() {
+            while batch.len() < most
+                && let Some(row) = first.rows.as_slice().first()
+                && (batch.is_empty() || bytes + row.cost() <= WIDEST_BYTES)
+            {
+                bytes += row.cost();
+                batch.extend(first.rows.next());
             }
-        }
-        Some((batch, parcel))
-    }
-
-    /// The least parcel; rows that were on disk come after newer ones.
-    fn oldest(&self) -> Option<u64> {
-        self.parcels.iter().map(|waiting| waiting.0).min()
-    }
-
-    /// Up to so many rows from the end, their oldest parcel and when it was sent.
-    pub(super) fn take_newest(&mut self, most: Amount) -> Option<(Vec<R>, u64, Instant)>
-    where
-        R: Record,
-    {
-        let count = fitting(self.rows.iter().rev(), most);
-        let taken = self.rows.drain(self.rows.len() - count..).collect();
-        let (mut left, mut oldest) = (count, None::<(u64, Instant)>);
-        while left > 0
-            && let Some(last) = self.parcels.back_mut()
-        {
-            let from = left.min(last.1);
-            last.1 -= from;
-            left -= from;
-            oldest = oldest.into_iter().chain([(last.0, last.2)]).min();
-            if last.1 == 0 {
-                self.parcels.pop_back();
+            if !first.rows.as_slice().is_empty() {
+                break;
             }
+            self.parcels.pop_front();
         }
-        oldest.map(|(parcel, at)| (taken, parcel, at))
+        self.rows -= batch.len();
+        Some((batch, oldest))
     }
 
-    /// Rows that wait again.
-    pub(super) fn put_back(&mut self, rows: Vec<R>, parcel: u64, at: Instant) {
-        self.parcels.push_back((parcel, rows.len(), at));
-        self.rows.extend(rows);
+    fn oldest(&self) -> Option<Waiting> {
+        Some(self.parcels.front()?.sent)
     }
 }
 
@@ -374,17 +295,17 @@ impl Tables {
         let Parcel {
             number,
             rows,
-            doubtful,
+            origin,
             at,
         } = parcel;
-        let (at, kind) = (Instant::from_std(at), usize::from(doubtful));
+        let (sent, kind) = ((number, at), usize::from(origin == Origin::Doubtful));
         match rows {
-            Rows::Locations(rows) => self.locations[kind].take(number, at, rows),
-            Rows::Events(rows) => self.events[kind].take(number, at, rows),
-            Rows::Rejected(rows) => self.rejected[kind].take(number, at, rows),
-            Rows::Cells(rows) => self.cells[kind].take(number, at, rows),
-            Rows::Drivers(rows) => self.drivers[kind].take(number, at, rows),
-            Rows::Sessions(rows) => self.sessions[kind].take(number, at, rows),
+            Rows::Locations(rows) => self.locations[kind].take(sent, rows),
+            Rows::Events(rows) => self.events[kind].take(sent, rows),
+            Rows::Rejected(rows) => self.rejected[kind].take(sent, rows),
+            Rows::Cells(rows) => self.cells[kind].take(sent, rows),
+            Rows::Drivers(rows) => self.drivers[kind].take(sent, rows),
+            Rows::Sessions(rows) => self.sessions[kind].take(sent, rows),
         }
     }
 
@@ -397,15 +318,10 @@ impl Tables {
         running: &mut Running,
     ) {
         each!(self, |id, buffer| {
-            while running.may_begin(id, limits)
-                && let Some((rows, parcel)) = buffer.cut(limits, now, stopping)
+            while running.may_begin(id)
+                && let Some((rows, oldest)) = buffer.cut(limits, now, stopping)
             {
-                let amount = Amount::of(&rows);
-                let cut = Cut {
-                    buffer: id,
-                    parcel,
-                    amount,
-                };
+                let cut = Cut { buffer: id, oldest };
                 running.begin(cut);
                 let doubtful = id % 2 == 1;
                 tokio::spawn(store(context.clone(), cut, by_partition(rows), doubtful));
@@ -413,7 +329,7 @@ impl Tables {
         });
     }
 
-    fn oldest(&mut self) -> Option<u64> {
+    fn oldest(&mut self) -> Option<Waiting> {
         let mut oldest = None;
         each!(self, |id, buffer| oldest =
             oldest.into_iter().chain(buffer.oldest()).min());
@@ -428,33 +344,6 @@ impl Tables {
             .chain(buffer.due_at(limits, now).filter(|due| *due > now))
             .min());
         next
-    }
-
-    /// Moves rows to disk, the newest of the largest buffer first, while memory is short.
-    fn spill(&mut self, spill: &mut Spill, shared: &Shared, now: Instant) {
-        while shared.is_crowded() && spill.is_open(now) {
-            let (mut most, mut largest) = (0, None);
-            each!(self, |id, buffer| if buffer.rows.len() > most {
-                (most, largest) = (buffer.rows.len(), Some(id));
-            });
-            // All that is left is being inserted.
-            let Some(largest) = largest else { return };
-            each!(self, |id, buffer| if id == largest {
-                spill.put(id, buffer, shared);
-            });
-        }
-    }
-
-    /// Moves rows back, the oldest first, while memory is free.
-    fn unspill(&mut self, spill: &mut Spill, shared: &Shared) -> std::io::Result<()> {
-        while shared.is_roomy()
-            && let Some(next) = spill.next()
-        {
-            each!(self, |id, buffer| if id == next {
-                spill.take(buffer, shared)?;
-            });
-        }
-        Ok(())
     }
 
     fn widen(&mut self, which: BufferId, until: Instant) {

@@ -37,7 +37,7 @@ pub(super) struct Fault {
 }
 
 /// Codes after which the same insert may succeed by itself.
-const RETRIABLE: [u32; 17] = [
+const RETRIABLE: [u32; 20] = [
     3,   // UNEXPECTED_END_OF_FILE: the request was cut
     33,  // CANNOT_READ_ALL_DATA: the request was cut
     107, // FILE_DOESNT_EXIST: a part was merged away
@@ -48,11 +48,14 @@ const RETRIABLE: [u32; 17] = [
     203, // NO_FREE_CONNECTION
     209, // SOCKET_TIMEOUT
     210, // NETWORK_ERROR
+    216, // QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING: something on the way repeats requests
+    236, // ABORTED: the server stops
     241, // MEMORY_LIMIT_EXCEEDED
     242, // TABLE_IS_READ_ONLY
     252, // TOO_MANY_PARTS
     285, // TOO_FEW_LIVE_REPLICAS
     319, // UNKNOWN_STATUS_OF_INSERT
+    394, // QUERY_WAS_CANCELLED: killed by an operator, or by a later run
     425, // SYSTEM_ERROR
     999, // KEEPER_EXCEPTION
 ];
@@ -84,10 +87,12 @@ const BEFORE_STORING: [u32; 23] = [
     516, // AUTHENTICATION_FAILED
 ];
 
-/// FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, with [`FENCED`]: the insert's condition failed.
+/// FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: a condition of the insert failed.
 const THROWN: u32 = 395;
 /// What the condition throws when a later run has taken over.
 pub(super) const FENCED: &str = "riderflow: a later run of this pipeline writes";
+/// What it throws when the insert began before its writer's last seal.
+pub(super) const SEALED: &str = "riderflow: this insert was given up";
 
 impl Fault {
     /// Judges `error`.
@@ -99,7 +104,8 @@ impl Fault {
                     code: Some(code),
                     remedy: match code {
                         252 => Remedy::Widen,
-                        THROWN if answer.contains(FENCED) => Remedy::Stop,
+                        THROWN if throws(answer, FENCED) => Remedy::Stop,
+                        THROWN if throws(answer, SEALED) => Remedy::Retry,
                         _ if RETRIABLE.contains(&code) => Remedy::Retry,
                         _ => Remedy::Report,
                     },
@@ -155,6 +161,14 @@ pub(super) fn code(answer: &str) -> Option<u32> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(rest.len());
     rest[..digits].parse().ok()
+}
+
+/// Whether `message` is what was thrown; further on an answer quotes the query, with all that
+/// it might throw.
+fn throws(answer: &str, message: &str) -> bool {
+    answer
+        .split_once("DB::Exception: ")
+        .is_some_and(|(_, text)| text.starts_with(message))
 }
 
 /// Whether no connection came about, so that no byte of a request was sent.
@@ -298,9 +312,14 @@ mod tests {
         assert_eq!(answered("Code: 33. x").remedy, Remedy::Retry);
         assert_eq!(answered("Code: 395. x").remedy, Remedy::Report);
         assert_eq!(
-            answered(&format!("Code: 395. {FENCED}: while")).remedy,
+            answered(&format!(
+                "Code: 395. DB::Exception: {FENCED}: while {SEALED}"
+            ))
+            .remedy,
             Remedy::Stop
         );
+        let sealed = answered(&format!("Code: 395. DB::Exception: {SEALED}: in {FENCED}"));
+        assert_eq!((sealed.remedy, sealed.clean), (Remedy::Retry, true));
         assert_eq!(answered("Code: 60. x").remedy, Remedy::Report);
         assert_eq!(answered("Code: 243. x").remedy, Remedy::Report);
         assert_eq!(answered("503 Service Unavailable").remedy, Remedy::Retry);

@@ -3,31 +3,37 @@
 //! An insert is one table, one ClickHouse partition, one block, so it is all or nothing. Its
 //! token and query id name pipeline, generation, table and batch. A failure after which it is
 //! certain that nothing was stored is simply tried again. After any other the batch is
-//! *settled* first: what still runs of it is killed, the table is asked which rows it has, and
-//! only the rest is sent.
+//! *settled* first: it is made sure that nothing of it can be stored any more, the table is
+//! asked which rows it has, and only the rest is sent.
 //!
-//! A token is used again only for the very same rows: should the lost insert still come
-//! through, ClickHouse drops one of the two. Since a server that died may remember a token
+//! What makes sure is the table `writers`. Every insert carries two conditions: that no later
+//! generation has registered there, and that its writer has set no later *seal*. The server
+//! judges them when the insert has begun, so when it can be seen and killed. Hence, once a row
+//! is in `writers` and what runs has been killed, waited for and seen to be gone, inserts from
+//! before that row are refused wherever they still are: in a socket, in a proxy, in a process
+//! that was frozen. A starting run does that to its predecessors before anything else, and a
+//! batch is settled under a new seal.
+//!
+//! The token is a second line, for servers of which one does not see at once what another has
+//! stored. It is used again only for the very same rows: should a lost insert come through
+//! nevertheless, ClickHouse drops one of the two. Since a server that died may remember a token
 //! without its rows, the success of a used token is not believed: the table is asked again.
-//!
-//! Every insert carries the condition that no later generation has registered (table
-//! `writers`), and a starting run registers before it kills what its predecessors left
-//! running; so a run that was frozen can't store anything after its successor has looked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clickhouse::Client;
-use clickhouse::error::Result;
+use clickhouse::error::{Error, Result};
 use tokio::sync::{OnceCell, mpsc};
 use tracing::{error, warn};
 
 use super::batches::{Cut, End};
-use super::fault::{Backoff, FENCED, Fault, Remedy};
+use super::fault::{Backoff, FENCED, Fault, Remedy, SEALED};
 use super::reconcile::{Ask, keep_missing};
+use super::shared::{Amount, Shared};
 use super::within;
-use super::writer::{Notice, Observer, Options, Shared};
+use super::writer::{Notice, Observer, Options};
 use crate::fail;
 
 /// Bytes that are encoded before they are sent.
@@ -45,6 +51,9 @@ pub(super) struct Context {
     /// `riderflow/<pipeline>/<generation>/<nonce>/`; the nonce, because a token that is used
     /// with other rows drops them.
     prefix: String,
+    nonce: u64,
+    /// What inserts that begin now name; no seal that was set is greater.
+    seal: AtomicU64,
     next_batch: AtomicU64,
     registered: OnceCell<()>,
 }
@@ -62,6 +71,8 @@ impl Context {
             client: options.server.client().with_database(&options.database),
             prefix: format!("{pipeline_prefix}{}/{nonce:016x}/", options.generation),
             pipeline_prefix,
+            nonce,
+            seal: AtomicU64::new(0),
             options,
             shared,
             observer,
@@ -80,39 +91,71 @@ impl Context {
     /// Once, before anything is written: from now on no earlier generation can start an
     /// insert, and none of theirs still runs.
     async fn register(&self) -> Result<()> {
-        let limit = self.options.timeout;
         self.registered
             .get_or_try_init(|| async {
-                let insert = self
-                    .client
-                    .query("INSERT INTO writers (pipeline, generation) SELECT ?, ?")
-                    .bind(&self.options.pipeline)
-                    .bind(self.options.generation)
-                    .with_setting("async_insert", "0")
-                    .execute();
-                within(limit, insert).await?;
-                let kill = self
-                    .client
-                    .query(
-                        "KILL QUERY WHERE startsWith(query_id, ?) AND toUInt64OrZero(extract(\
-                         substring(query_id, length(?) + 1), '^[0-9]+')) < ? SYNC",
-                    )
-                    .bind(&self.pipeline_prefix)
-                    .bind(&self.pipeline_prefix)
-                    .bind(self.options.generation)
-                    .execute();
-                within(limit, kill).await
+                self.tell_writers(0).await?;
+                let which = format!(
+                    "startsWith(query_id, {prefix}) AND toUInt64OrZero(extract(substring(query_id, \
+                     {length}), '^[0-9]+')) < {generation}",
+                    prefix = quoted(&self.pipeline_prefix),
+                    length = self.pipeline_prefix.len() + 1,
+                    generation = self.options.generation,
+                );
+                self.kill(&which).await
             })
             .await
             .copied()
     }
 
-    /// The condition of every insert: throws [`FENCED`] once a later generation is there.
+    /// Refuses every insert of this writer that has not begun by now, of whichever batch:
+    /// those of others are tried again.
+    async fn set_seal(&self) -> Result<()> {
+        let seal = self.seal.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tell_writers(seal).await
+    }
+
+    async fn tell_writers(&self, seal: u64) -> Result<()> {
+        let insert = self
+            .client
+            .query("INSERT INTO writers (pipeline, generation, writer, seal) SELECT ?, ?, ?, ?")
+            .bind(&self.options.pipeline)
+            .bind(self.options.generation)
+            .bind(self.nonce)
+            .bind(seal)
+            .with_setting("async_insert", "0")
+            .execute();
+        within(self.options.timeout, insert).await
+    }
+
+    /// Ends the queries that `which` is true for. An error if one of them goes on.
+    async fn kill(&self, which: &str) -> Result<()> {
+        let limit = self.options.timeout;
+        let kill = format!("KILL QUERY WHERE {which} SYNC");
+        within(limit, self.client.query(&kill).execute()).await?;
+        let count = format!("SELECT count() FROM system.processes WHERE {which}");
+        match within(limit, self.client.query(&count).fetch_one::<u64>()).await? {
+            0 => Ok(()),
+            count => Err(Error::Custom(format!(
+                "{count} earlier inserts still run on the server and can't be killed"
+            ))),
+        }
+    }
+
+    /// The conditions of every insert: they throw [`FENCED`] once a later generation is there,
+    /// [`SEALED`] once this writer has set a later seal.
     fn condition(&self) -> String {
+        let Options {
+            pipeline,
+            generation,
+            ..
+        } = &self.options;
+        let (pipeline, nonce) = (quoted(pipeline), self.nonce);
+        let seal = self.seal.load(Ordering::Relaxed);
         format!(
-            "throwIf((SELECT max(generation) FROM writers WHERE pipeline = {}) > {}, '{FENCED}') = 0",
-            quoted(&self.options.pipeline),
-            self.options.generation
+            "throwIf((SELECT max(generation) FROM writers WHERE pipeline = {pipeline}) \
+             > {generation}, '{FENCED}') = 0 \
+             AND throwIf((SELECT max(seal) FROM writers WHERE pipeline = {pipeline} \
+             AND generation = {generation} AND writer = {nonce}) > {seal}, '{SEALED}') = 0"
         )
     }
 }
@@ -192,8 +235,9 @@ impl Batch<'_> {
         let (mut token_number, mut token) = (0u32, Token::Fresh);
         let mut tries = 0u32;
         while !rows.is_empty() {
+            let asked = doubt;
             let outcome = if doubt {
-                self.settle(&mut rows).await.map(|present| {
+                self.settle(&mut rows, token).await.map(|present| {
                     doubt = false;
                     // Other rows need another token, and so do those that a success left out.
                     if present > 0 || token == Token::Disproved {
@@ -221,7 +265,7 @@ impl Batch<'_> {
                 let fault = Fault::of(&error);
                 if !fault.clean {
                     doubt = true;
-                    if token == Token::Fresh {
+                    if !asked && token == Token::Fresh {
                         token = Token::Used;
                     }
                 }
@@ -280,18 +324,17 @@ impl Batch<'_> {
         });
     }
 
-    /// Makes sure that no earlier insert of the batch runs, and leaves in `rows` those that
-    /// the table does not have. Returns how many it has.
-    async fn settle<R: Ask>(&self, rows: &mut Vec<R>) -> Result<usize> {
+    /// Makes sure that no earlier insert of the batch stores anything from now on, and leaves
+    /// in `rows` those that the table does not have. Returns how many it has.
+    async fn settle<R: Ask>(&self, rows: &mut Vec<R>, token: Token) -> Result<usize> {
         let context = self.context;
         context.register().await?;
+        if token != Token::Fresh {
+            context.set_seal().await?;
+            let which = format!("startsWith(query_id, {})", quoted(&self.id::<R>()));
+            context.kill(&which).await?;
+        }
         let limit = context.options.timeout;
-        let kill = context
-            .client
-            .query("KILL QUERY WHERE startsWith(query_id, ?) SYNC")
-            .bind(self.id::<R>())
-            .execute();
-        within(limit, kill).await?;
         let present = within(limit * 2, R::present(&context.client, rows)).await?;
         let asked = rows.len();
         let released = keep_missing(rows, &present);
@@ -333,6 +376,7 @@ impl Batch<'_> {
             .with_setting("max_insert_block_size", &block)
             .with_setting("min_insert_block_size_rows", &block)
             .with_setting("min_insert_block_size_bytes", "0")
+            .with_setting("use_query_cache", "0")
             .with_setting("wait_end_of_query", "1");
         let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
         for row in rows {
@@ -360,8 +404,11 @@ impl Batch<'_> {
     }
 
     fn release<R: Ask>(&self, rows: &[R]) {
-        let cost = rows.iter().map(R::cost).sum();
-        self.context.shared.release(R::TABLE, rows.len(), cost);
+        let amount = Amount {
+            rows: rows.len(),
+            bytes: rows.iter().map(R::cost).sum(),
+        };
+        self.context.shared.release(R::TABLE, amount);
     }
 }
 

@@ -44,7 +44,7 @@ macro_rules! migration {
 
 /// In the order in which they are applied. A file that has been released never changes: a
 /// later one alters what it made.
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 9] = [
     migration!(1, "001_driver_locations"),
     migration!(2, "002_events"),
     migration!(3, "003_cell_minutes"),
@@ -52,6 +52,8 @@ const MIGRATIONS: [Migration; 7] = [
     migration!(5, "005_driver_sessions"),
     migration!(6, "006_rejected_updates"),
     migration!(7, "007_writers"),
+    migration!(8, "008_by_identity"),
+    migration!(9, "009_seals"),
 ];
 
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS schema_migrations

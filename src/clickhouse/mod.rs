@@ -11,11 +11,12 @@
 //! | [`migrate`] | the numbered migrations and the comparison of tables with them |
 //! | `rows` | one struct a table, and the conversion from the model |
 //! | `window_rows` | the same for the tables of windows, whose rows are upserts |
-//! | [`writer`] | the handle: the bound on memory, back-pressure, the watermark |
+//! | [`writer`] | the handle: what goes in, the watermark |
+//! | `parcel` | what it is given: rows of a table, and where they come from |
+//! | `shared` | what is on its way, and the bound on it |
 //! | [`ask`] | answers as text |
 //! | `batches` | the writer's thread: buffers per table, when a batch is cut |
 //! | `insert` | one batch until it is stored: tries, back-off |
-//! | `spill` | rows on disk while the server is away for long |
 //! | `reconcile` | after an answer was lost: which rows of a batch are there |
 //! | `fault` | what an error means: its code, whether it is certain that nothing was stored |
 
@@ -24,17 +25,16 @@ mod batches;
 mod fault;
 mod insert;
 pub mod migrate;
+mod parcel;
 mod reconcile;
 mod rows;
-mod spill;
+mod shared;
 mod window_rows;
 pub mod writer;
 
 pub use ask::ask;
-pub use writer::{
-    Notice, Observer, Options, Rows, SpillOptions, Stats, StoredEvent, Summary, Table, Writer,
-    WriterError,
-};
+pub use parcel::{Origin, Rows, StoredEvent, Table};
+pub use writer::{Full, Notice, Observer, Options, Stats, Summary, Writer, WriterError};
 
 use std::time::Duration;
 

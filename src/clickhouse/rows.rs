@@ -11,7 +11,7 @@ use std::hash::Hash;
 
 use compact_str::CompactString;
 
-use super::writer::{StoredEvent, Table};
+use super::parcel::{StoredEvent, Table};
 use crate::model::{DeadLetter, Flag, Location, Position, TimeMs};
 
 /// What a row takes in memory besides the texts and bytes that it owns, bytes.
@@ -27,13 +27,9 @@ pub(super) trait Record: Send + Sync + 'static {
     const STRUCTURE: &'static str;
     /// Appends the row in `RowBinary`.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Takes one row off what [`Record::encode`] wrote; `None` at the end, or if it did not.
-    fn decode(bytes: &mut &[u8]) -> Option<Self>
-    where
-        Self: Sized;
     /// Its identity.
     fn key(&self) -> Self::Key;
-    /// What it costs in memory, bytes, as [`super::Rows::cost`] counted it.
+    /// What it costs in memory, bytes, as [`super::Rows`] counted it.
     fn cost(&self) -> usize;
     /// The ClickHouse partition it falls into: year × 100 + month in UTC; 0 if its table has
     /// only one.
@@ -115,24 +111,6 @@ impl Record for LocationRow {
         out.extend(self.received_at.to_le_bytes());
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            driver_id: u64::from_le_bytes(take(bytes)?),
-            timestamp: i64::from_le_bytes(take(bytes)?),
-            latitude: f64::from_le_bytes(take(bytes)?),
-            longitude: f64::from_le_bytes(take(bytes)?),
-            state: take_text(bytes)?.into(),
-            accuracy: take_nullable(bytes)?,
-            speed: take_nullable(bytes)?,
-            heading: take_nullable(bytes)?,
-            h3: u64::from_le_bytes(take(bytes)?),
-            flag: i8::from_le_bytes(take(bytes)?),
-            kafka_partition: i32::from_le_bytes(take(bytes)?),
-            kafka_offset: i64::from_le_bytes(take(bytes)?),
-            received_at: i64::from_le_bytes(take(bytes)?),
-        })
-    }
-
     fn key(&self) -> Self::Key {
         (self.kafka_partition, self.kafka_offset)
     }
@@ -191,19 +169,6 @@ impl Record for EventRow {
         put_bytes(out, self.data.as_bytes());
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            id: take_text(bytes)?.into(),
-            kind: take_text(bytes)?.into(),
-            driver_id: u64::from_le_bytes(take(bytes)?),
-            order_id: take_text(bytes)?.into(),
-            fence_id: take_text(bytes)?.into(),
-            event_time: i64::from_le_bytes(take(bytes)?),
-            detected_at: i64::from_le_bytes(take(bytes)?),
-            data: take_text(bytes)?.into(),
-        })
-    }
-
     fn key(&self) -> Self::Key {
         self.id.clone()
     }
@@ -257,17 +222,6 @@ impl Record for RejectedRow {
         put_bytes(out, &self.value);
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            reason: take_text(bytes)?.into(),
-            detail: take_text(bytes)?.into(),
-            topic: take_text(bytes)?.into(),
-            kafka_partition: i32::from_le_bytes(take(bytes)?),
-            kafka_offset: i64::from_le_bytes(take(bytes)?),
-            value: take_bytes(bytes)?.to_vec(),
-        })
-    }
-
     fn key(&self) -> Self::Key {
         (self.topic.clone(), self.kafka_partition, self.kafka_offset)
     }
@@ -299,38 +253,6 @@ fn put_nullable(out: &mut Vec<u8>, value: Option<f32>) {
         }
         None => out.push(1),
     }
-}
-
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*first)
-}
-
-fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let [byte] = take(bytes)?;
-        length |= usize::from(byte & 0x7f).checked_shl(shift)?;
-        if byte < 0x80 {
-            break;
-        }
-        shift += 7;
-    }
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
-}
-
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    std::str::from_utf8(take_bytes(bytes)?).ok()
-}
-
-fn take_nullable(bytes: &mut &[u8]) -> Option<Option<f32>> {
-    Some(match take::<1>(bytes)? {
-        [0] => Some(f32::from_le_bytes(take(bytes)?)),
-        _ => None,
-    })
 }
 
 /// Which month a time falls into, remembering the last one.
@@ -411,49 +333,7 @@ mod tests {
             put_bytes(&mut out, &vec![7; length]);
             assert_eq!(out[..prefix.len()], prefix);
             assert_eq!(out.len(), prefix.len() + length);
-            assert_eq!(
-                take_bytes(&mut out.as_slice()).map(<[u8]>::len),
-                Some(length)
-            );
         }
-    }
-
-    #[test]
-    fn rows_come_back_from_their_bytes() {
-        let row = LocationRow {
-            driver_id: u64::MAX,
-            timestamp: -1,
-            latitude: -90.0,
-            longitude: 0.1,
-            state: "süd".into(),
-            accuracy: None,
-            speed: Some(1.5),
-            heading: Some(0.0),
-            h3: 7,
-            flag: 4,
-            kafka_partition: 3,
-            kafka_offset: i64::MAX,
-            received_at: 9,
-        };
-        let letter = RejectedRow {
-            reason: "empty".into(),
-            detail: "x".repeat(300),
-            topic: "orders".into(),
-            kafka_partition: 0,
-            kafka_offset: 0,
-            value: vec![0xff; 200],
-        };
-        let mut bytes = Vec::new();
-        row.encode(&mut bytes);
-        row.encode(&mut bytes);
-        let mut rest = bytes.as_slice();
-        assert_eq!(LocationRow::decode(&mut rest), Some(row.clone()));
-        assert_eq!(LocationRow::decode(&mut rest), Some(row));
-        assert_eq!(LocationRow::decode(&mut rest), None);
-        bytes.clear();
-        letter.encode(&mut bytes);
-        assert_eq!(RejectedRow::decode(&mut bytes.as_slice()), Some(letter));
-        assert_eq!(RejectedRow::decode(&mut &bytes[..bytes.len() - 1]), None);
     }
 
     #[test]

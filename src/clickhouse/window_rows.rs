@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use clickhouse::Client;
 use clickhouse::error::Result;
 
+use super::parcel::Table;
 use super::reconcile::Ask;
-use super::rows::{Months, ROW_COST, Record, take};
-use super::writer::Table;
-use crate::model::{CellWindow, DriverId, DriverWindow, Epoch, SessionWindow, TimeMs};
+use super::rows::{Months, ROW_COST, Record};
+use crate::model::{CellWindow, DriverWindow, SessionWindow, TimeMs};
 
 impl Record for CellWindow {
     type Key = (u64, TimeMs);
@@ -24,17 +24,6 @@ impl Record for CellWindow {
         out.extend(self.updates.to_le_bytes());
         put_nullable(out, self.mean_speed_mps);
         out.extend(self.version.0.to_le_bytes());
-    }
-
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            cell: u64::from_le_bytes(take(bytes)?),
-            start_ms: take_seconds(bytes)?,
-            drivers: u64::from_le_bytes(take(bytes)?),
-            updates: u64::from_le_bytes(take(bytes)?),
-            mean_speed_mps: take_nullable(bytes)?,
-            version: Epoch(u64::from_le_bytes(take(bytes)?)),
-        })
     }
 
     fn key(&self) -> Self::Key {
@@ -65,17 +54,6 @@ impl Record for DriverWindow {
         out.extend(self.version.0.to_le_bytes());
     }
 
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
-            driver: DriverId(u64::from_le_bytes(take(bytes)?)),
-            start_ms: take_seconds(bytes)?,
-            updates: u64::from_le_bytes(take(bytes)?),
-            distance_m: f64::from_le_bytes(take(bytes)?),
-            max_speed_mps: take_nullable(bytes)?,
-            version: Epoch(u64::from_le_bytes(take(bytes)?)),
-        })
-    }
-
     fn key(&self) -> Self::Key {
         (self.driver.0, self.start_ms)
     }
@@ -103,19 +81,6 @@ impl Record for SessionWindow {
         out.extend(self.updates.to_le_bytes());
         out.extend(self.version.0.to_le_bytes());
         out.push(u8::from(self.updates == 0));
-    }
-
-    fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        let session = Self {
-            driver: DriverId(u64::from_le_bytes(take(bytes)?)),
-            start_ms: i64::from_le_bytes(take(bytes)?),
-            end_ms: i64::from_le_bytes(take(bytes)?),
-            distance_m: f64::from_le_bytes(take(bytes)?),
-            updates: u64::from_le_bytes(take(bytes)?),
-            version: Epoch(u64::from_le_bytes(take(bytes)?)),
-        };
-        let [_is_deleted] = take(bytes)?;
-        Some(session)
     }
 
     fn key(&self) -> Self::Key {
@@ -150,10 +115,6 @@ fn put_seconds(out: &mut Vec<u8>, at_ms: TimeMs) {
     out.extend(seconds.to_le_bytes());
 }
 
-fn take_seconds(bytes: &mut &[u8]) -> Option<TimeMs> {
-    Some(i64::from(u32::from_le_bytes(take(bytes)?)) * 1000)
-}
-
 fn put_nullable(out: &mut Vec<u8>, value: Option<f64>) {
     match value {
         Some(value) => {
@@ -161,54 +122,5 @@ fn put_nullable(out: &mut Vec<u8>, value: Option<f64>) {
             out.extend(value.to_le_bytes());
         }
         None => out.push(1),
-    }
-}
-
-fn take_nullable(bytes: &mut &[u8]) -> Option<Option<f64>> {
-    match take(bytes)? {
-        [0] => Some(Some(f64::from_le_bytes(take(bytes)?))),
-        _ => Some(None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_come_back_from_their_bytes() {
-        let cell = CellWindow {
-            cell: 0x88_6189_2d8d_ffff,
-            start_ms: 1_790_000_040_000,
-            drivers: 3,
-            updates: 70,
-            mean_speed_mps: Some(7.25),
-            version: Epoch(17_900_000_600),
-        };
-        let driver = DriverWindow {
-            driver: DriverId(453),
-            start_ms: 1_790_000_040_000,
-            updates: 60,
-            distance_m: 433.25,
-            max_speed_mps: None,
-            version: Epoch(17_900_000_600),
-        };
-        let session = SessionWindow {
-            driver: DriverId(453),
-            start_ms: 1_790_000_040_123,
-            end_ms: 1_790_000_090_456,
-            distance_m: 433.25,
-            updates: 60,
-            version: Epoch(17_900_000_600),
-        };
-        let mut bytes = Vec::new();
-        cell.encode(&mut bytes);
-        driver.encode(&mut bytes);
-        session.encode(&mut bytes);
-        let mut rest = &bytes[..];
-        assert_eq!(CellWindow::decode(&mut rest), Some(cell));
-        assert_eq!(DriverWindow::decode(&mut rest), Some(driver));
-        assert_eq!(SessionWindow::decode(&mut rest), Some(session));
-        assert_eq!(SessionWindow::decode(&mut rest), None);
     }
 }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::encode::{self, Encoded, Recorder};
 use super::replay::Recorded;
-use super::rows::{Certainty, RowFlow};
+use super::rows::RowFlow;
 use super::snapshots::SnapshotThread;
 use super::{Control, JobError, wall_clock_ms};
-use crate::clickhouse::Rows;
+use crate::clickhouse::{Origin, Rows};
 use crate::config::Pipeline;
 use crate::dataflow::{EpochOutput, Output};
 use crate::epoch::{Head, Positions, SnapshotId};
@@ -264,10 +264,10 @@ impl CommitLoop {
         }
         for (epoch, rows) in locations {
             let rows = rows.into_iter().map(Rows::Locations);
-            self.rows.pass(epoch, rows, Certainty::Doubtful)?;
+            self.rows.pass(epoch, rows, Origin::Doubtful)?;
         }
         let rows = encode::rows(encoded.told, encoded.events, encoded.dead_letters);
-        self.rows.pass(epoch, rows, Certainty::Doubtful)
+        self.rows.pass(epoch, rows, Origin::Doubtful)
     }
 
     fn pass_rows_on(&mut self) -> Result<(), JobError> {
@@ -278,10 +278,10 @@ impl CommitLoop {
             let later = self.locations.split_off(&Epoch(number.0 + 1));
             let locations = std::mem::replace(&mut self.locations, later);
             let locations = locations.into_values().flatten().map(Rows::Locations);
-            self.rows.pass(number, locations, Certainty::New)?;
+            self.rows.pass(number, locations, Origin::New)?;
             let own: Vec<Event> = told.by_ref().take(epoch.events.len()).collect();
             let rows = encode::rows(own, epoch.events, epoch.dead_letters);
-            self.rows.pass(number, rows, Certainty::New)?;
+            self.rows.pass(number, rows, Origin::New)?;
         }
         fail::point("rows-passed");
         Ok(())
@@ -297,7 +297,7 @@ impl CommitLoop {
                     Rows::Drivers(rows.drivers),
                     Rows::Sessions(rows.sessions),
                 ];
-                self.rows.pass(through, rows, Certainty::New)?;
+                self.rows.pass(through, rows, Origin::New)?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use super::replay::{Recorded, Replayed};
 use super::start::Ends;
 use super::workers::{From, Work};
 use super::{CHANNEL_BOUND, JobClock, JobError, start};
-use crate::clickhouse::{Rows, Writer};
+use crate::clickhouse::{Origin, Rows, Writer};
 use crate::config::Pipeline;
 use crate::dataflow::Output;
 use crate::model::Epoch;
@@ -209,7 +209,7 @@ impl Reading {
     }
 
     fn send(&self, rows: Rows) -> Result<(), JobError> {
-        Ok(self.writer.send_doubtful(rows)?)
+        Ok(self.writer.send(rows, Origin::Doubtful)?)
     }
 
     fn check_held(&self, replayed: &Replayed) -> Result<(), JobError> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::JobError;
 use super::reread::{Gap, ReRead, ReReader};
-use crate::clickhouse::{Rows, Writer};
+use crate::clickhouse::{Origin, Rows, Writer};
 use crate::model::Epoch;
 use crate::telemetry::Metrics;
 
@@ -27,13 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long rows may take to reach ClickHouse when the job stops; the next start finds the rest.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
-
-/// Whether an earlier start may have stored the rows of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Certainty {
-    New,
-    Doubtful,
-}
 
 /// Passes rows on, or lets them go.
 pub(super) struct RowFlow {
@@ -88,7 +81,7 @@ impl RowFlow {
         &mut self,
         epoch: Epoch,
         rows: impl IntoIterator<Item = Rows>,
-        certainty: Certainty,
+        origin: Origin,
     ) -> Result<(), JobError> {
         let Some(writer) = self.writer.clone() else {
             return Ok(());
@@ -97,11 +90,7 @@ impl RowFlow {
             if self.behind_from.is_some() {
                 return Ok(());
             }
-            let taken = match certainty {
-                Certainty::New => writer.try_send(rows)?,
-                Certainty::Doubtful => writer.try_send_doubtful(rows)?,
-            };
-            if taken.is_err() {
+            if writer.try_send(rows, origin)?.is_err() {
                 self.fall_behind(epoch, "memory holds no more rows for it");
             }
         }

@@ -390,9 +390,6 @@ pub(super) fn open_writer(
             tracing::info!("{present} of {rows} rows were in {} already", table.name());
         }
     };
-    let mut options = clickhouse::Options::of(pipeline, generation);
-    if let Some(spill) = &mut options.spill {
-        spill.dir = pipeline.snapshots.folder();
-    }
+    let options = clickhouse::Options::of(pipeline, generation);
     Ok(Some(Writer::start(options, Some(Arc::new(observer)))?))
 }

@@ -1,6 +1,7 @@
 //! The batch writer and the migrations against a real ClickHouse.
 
 mod faults;
+mod memory;
 mod migrations;
 mod proxy;
 mod writer;
@@ -90,9 +91,8 @@ pub(crate) fn options(server: Server) -> Options {
         generation: 1,
         batch_rows: 1000,
         batch_ms: 100,
-        max_buffered_rows: 2_000_000,
-        max_buffered_bytes: 512 << 20,
-        spill: None,
+        max_buffered_rows: 1_000_000,
+        max_buffered_bytes: 384 << 20,
         timeout: Duration::from_secs(5),
     }
 }

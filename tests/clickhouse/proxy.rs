@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// What a [`Proxy`] does to an insert.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Damage {
     /// The server gets and answers it; the answer is dropped.
     LoseAnswer,
@@ -16,6 +16,8 @@ pub(crate) enum Damage {
     CutRequest,
     /// The client is cut off first; the server gets it after this time.
     DeliverLate(Duration),
+    /// The client is cut off in the middle; the server gets the rest after this time.
+    FinishLate(Duration),
     /// The server gets it; neither side hears anything more.
     Hang,
 }
@@ -133,16 +135,22 @@ fn requests(
                 server.shutdown(Shutdown::Both)?;
                 return client.shutdown(Shutdown::Both);
             }
-            Damage::DeliverLate(after) => {
+            Damage::DeliverLate(after) | Damage::FinishLate(after) => {
                 let mut request = buffer[..count].to_vec();
                 while !request.ends_with(b"\r\n0\r\n\r\n") {
                     let count = client.read(&mut buffer)?;
                     request.extend_from_slice(&buffer[..count]);
                 }
                 mute.store(2, Ordering::SeqCst);
+                let at_once = match damage {
+                    Damage::FinishLate(_) => request.len() / 2,
+                    _ => 0,
+                };
+                let (first, rest) = request.split_at(at_once);
+                server.write_all(first)?;
                 client.shutdown(Shutdown::Both)?;
                 thread::sleep(after);
-                server.write_all(&request)?;
+                server.write_all(rest)?;
                 late.fetch_add(1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(500));
                 return server.shutdown(Shutdown::Both);

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use riderflow::clickhouse::{Notice, Rows, StoredEvent, Writer};
+use riderflow::clickhouse::{Notice, Origin, Rows, StoredEvent, Writer};
 use riderflow::model::{
     DeadLetter, DriverId, Epoch, EventKind, Fault, Flag, Input, Place, Position, Reason, Source,
 };
@@ -18,7 +18,7 @@ fn all_three_tables_hold_what_was_sent() {
     teleport.flag = Flag::Teleport;
     teleport.update.state = None;
     writer
-        .send(Rows::Locations(vec![location(6), teleport]))
+        .send(Rows::Locations(vec![location(6), teleport]), Origin::New)
         .unwrap();
     let event = StoredEvent {
         id: "rider-updates/0/6/geofence.entered/f-7/6".into(),
@@ -30,7 +30,7 @@ fn all_three_tables_hold_what_was_sent() {
         detected_at_ms: SOME_DAY_MS + 100,
         data: r#"{"driverId":6,"fenceId":"f-7"}"#.into(),
     };
-    writer.send(Rows::Events(vec![event])).unwrap();
+    writer.send(Rows::Events(vec![event]), Origin::New).unwrap();
     let source = Source {
         input: Input::Updates,
         partition: 1,
@@ -48,7 +48,9 @@ fn all_three_tables_hold_what_was_sent() {
             detail: "it's no JSON".into(),
         },
     };
-    writer.send(Rows::Rejected(vec![letter])).unwrap();
+    writer
+        .send(Rows::Rejected(vec![letter]), Origin::New)
+        .unwrap();
     writer.mark(Epoch(9)).unwrap();
     let summary = writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(summary.stats.locations_stored, 2);
@@ -99,7 +101,7 @@ fn the_cell_is_clickhouses_all_over_the_world() {
         }
     }
     let count = rows.len();
-    writer.send(Rows::Locations(rows)).unwrap();
+    writer.send(Rows::Locations(rows), Origin::New).unwrap();
     writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(
         database.query(
@@ -120,7 +122,7 @@ fn a_batch_is_one_part_in_each_month() {
     for (index, row) in rows.iter_mut().enumerate() {
         row.update.event_time_ms += (index as i64 % 3) * 31 * 86_400_000;
     }
-    writer.send(Rows::Locations(rows)).unwrap();
+    writer.send(Rows::Locations(rows), Origin::New).unwrap();
     writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(database.locations(), (30_000, 30_000));
     let stored: Vec<_> = seen
@@ -153,7 +155,7 @@ fn batches_of_a_thousand_keep_up() {
         let due = began + Duration::from_millis(100) * epoch as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         writer
-            .send(locations(epoch * 2000..(epoch + 1) * 2000))
+            .send(locations(epoch * 2000..(epoch + 1) * 2000), Origin::New)
             .unwrap();
         writer.mark(Epoch(epoch as u64)).unwrap();
     }
@@ -214,10 +216,16 @@ fn replayed_events_and_dead_letters_are_stored_once() {
         let writer = Writer::start(options, None).unwrap();
         let upto = 12_000 * generation as usize;
         writer
-            .send_doubtful(Rows::Events((0..upto).map(event).collect()))
+            .send(
+                Rows::Events((0..upto).map(event).collect()),
+                Origin::Doubtful,
+            )
             .unwrap();
         writer
-            .send_doubtful(Rows::Rejected((0..upto as i64).map(letter).collect()))
+            .send(
+                Rows::Rejected((0..upto as i64).map(letter).collect()),
+                Origin::Doubtful,
+            )
             .unwrap();
         writer.flush_and_stop(Duration::from_secs(30)).unwrap();
     }
@@ -245,7 +253,10 @@ fn the_watermark_waits_for_every_table_and_every_earlier_row() {
         }
     };
     wait_for(Epoch(1));
-    writer.send(locations(0..10)).unwrap();
+    // A mark never goes back.
+    writer.mark(Epoch(0)).unwrap();
+    assert_eq!(writer.stored_epoch(), Some(Epoch(1)));
+    writer.send(locations(0..10), Origin::New).unwrap();
     writer.mark(Epoch(2)).unwrap();
     let letter = DeadLetter {
         place: Place {
@@ -263,7 +274,9 @@ fn the_watermark_waits_for_every_table_and_every_earlier_row() {
             detail: String::new(),
         },
     };
-    writer.send(Rows::Rejected(vec![letter])).unwrap();
+    writer
+        .send(Rows::Rejected(vec![letter]), Origin::New)
+        .unwrap();
     writer.mark(Epoch(3)).unwrap();
     while writer.stats().rejected_stored == 0 {
         thread::sleep(Duration::from_millis(20));

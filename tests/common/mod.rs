@@ -137,19 +137,40 @@ impl Lab {
     }
 
     pub fn run(&self, pipeline: &Path, workers: usize) -> Running {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let http = free.local_addr().expect("an address");
-        drop(free);
+        self.run_with(pipeline, workers, |_| {})
+    }
+
+    /// The job with further arguments, or another environment.
+    pub fn run_with(
+        &self,
+        pipeline: &Path,
+        workers: usize,
+        change: impl FnOnce(&mut Command),
+    ) -> Running {
+        let http = free_address();
         let mut command = self.command();
         command
             .arg("run")
             .arg(pipeline)
             .args(["-w", &workers.to_string()])
             .args(["--http", &http.to_string()]);
+        change(&mut command);
         Running {
             child: command.spawn().expect("the job starts"),
             http,
         }
+    }
+
+    /// A folder that is gone with the test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The offset after a partition's last.
+    pub fn end_of(&self, topic: &str, partition: i32) -> i64 {
+        let consumer: BaseConsumer = config(&self.brokers()).create().expect("a client");
+        let watermarks = consumer.fetch_watermarks(topic, partition, ANSWER);
+        watermarks.expect("the partition's ends").1
     }
 
     /// Changes one setting of a topic.
@@ -252,6 +273,11 @@ impl Running {
         self.child.wait().expect("a child")
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
     /// SIGTERM, and the exit code that it gives.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -267,16 +293,23 @@ impl Running {
 
     /// The sum of a metric's series.
     pub fn metric(&self, name: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.http).expect("metrics are served");
+        self.try_metric(name).expect("metrics are served")
+    }
+
+    /// The same of a job that may be starting or dead.
+    pub fn try_metric(&self, name: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
         stream
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
-            .expect("a request");
+            .ok()?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).expect("an answer");
-        text.lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        stream.read_to_string(&mut text).ok()?;
+        let series = text.lines().filter(|line| line.starts_with(name));
+        Some(
+            series
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum(),
+        )
     }
 }
 
@@ -324,6 +357,21 @@ impl Sender {
             .flush(3 * ANSWER)
             .expect("the broker takes everything");
     }
+
+    /// Waits until Kafka has acknowledged all; without the client's slices of 100 ms.
+    pub fn settle(&self) {
+        let deadline = Instant::now() + 6 * ANSWER;
+        while self.producer.in_flight_count() > 0 {
+            assert!(Instant::now() < deadline, "the broker takes everything");
+            self.producer.poll(Duration::from_millis(1));
+        }
+    }
+
+    /// The offset after the last that was sent to a partition of a fresh topic.
+    pub fn end(&self, topic: &str, partition: i32) -> i64 {
+        let next = self.next.get(&(topic.to_owned(), partition));
+        next.copied().unwrap_or(0)
+    }
 }
 
 /// A message as read.
@@ -368,7 +416,7 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
     }
     consumer.assign(&list).expect("assigned");
     let mut all = Vec::new();
-    let deadline = Instant::now() + ANSWER;
+    let mut deadline = Instant::now() + ANSWER;
     while !open.is_empty() {
         assert!(
             Instant::now() < deadline,
@@ -376,6 +424,7 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
         );
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
+                deadline = Instant::now() + ANSWER;
                 let mut headers = BTreeMap::new();
                 for header in message
                     .headers()
@@ -447,6 +496,12 @@ pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> 
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A loopback address that nobody listens on now.
+pub fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    free.local_addr().expect("an address")
 }
 
 pub fn now_ms() -> i64 {

@@ -4,8 +4,10 @@
 //!            ┌───────────── what has passed the horizon, negated ◀── expire_cells
 //!            ▼                                                            ▲
 //!  traffic ─▶ arrange by (window, cell) ──────────────────────────────────┤
-//!                                                                         ▼
-//!                                                   Output ◀─ tell_cells ◀─ count
+//!     ▲                                                                   ▼
+//!  restore_cells ── untold ──────────▶ tell_cells ◀───────────────────── count
+//!                                       ▼      ▼
+//!                                    Output  parts of snapshots
 //! ```
 //!
 //! The collection is the set of (window, cell) keys, and its *difference* is the traffic: four
@@ -13,6 +15,10 @@
 //! one more difference, and so is a window that passes the horizon: its sum is negated, and the
 //! arrangement forgets the key. Windows come first in the key's order, so what has passed the
 //! horizon stands at the front of the trace.
+//!
+//! A snapshot of whole key groups is read off the trace as of its epoch, and one of changes is
+//! what was told since the one before. Restored traffic is a difference like any other, at the
+//! epoch that it is of.
 
 use std::rc::Rc;
 
@@ -23,19 +29,21 @@ use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::KeySpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::{Operator, empty};
 use timely::dataflow::operators::{Concat, ConnectLoop, Feedback};
 use timely::progress::Antichain;
 
 use super::Refresh;
 use super::grid::Grid;
-use crate::dataflow::{Context, Output, frontier_of};
-use crate::model::{CellWindow, Epoch, TimeMs, WindowRows};
+use super::restore_cells::RestoredCells;
+use super::tell_cells::tell_cells;
+use crate::dataflow::Context;
+use crate::model::{Epoch, TimeMs};
+use crate::snapshot::{Mark, Part};
 
 /// A window's start, and an H3 cell.
 #[derive(
@@ -83,7 +91,7 @@ impl Traffic {
         self.speed_sum -= other.speed_sum;
     }
 
-    fn mean_speed_mps(&self) -> Option<f64> {
+    pub(super) fn mean_speed_mps(&self) -> Option<f64> {
         (self.speeds > 0).then(|| self.speed_sum as f64 / SPEED_UNITS / self.speeds as f64)
     }
 }
@@ -118,26 +126,41 @@ impl Abelian for Traffic {
 pub(super) type Change = (CellKey, u64, Traffic);
 
 /// A key's traffic, since when, and whether it is or was.
-type Sum = ((CellKey, Traffic), u64, isize);
+pub(super) type Sum = ((CellKey, Traffic), u64, isize);
 
-type Trace = TraceAgent<KeySpine<CellKey, u64, Traffic>>;
+pub(super) type Trace = TraceAgent<KeySpine<CellKey, u64, Traffic>>;
 
-/// Sums traffic over all workers and tells what has changed. Nothing flows on; the stream's
-/// frontier says how far this is.
+/// Sums traffic over all workers, on top of what is restored, and tells what has changed. The
+/// parts of snapshots flow on; the stream's frontier says how far this is.
 pub(super) fn cell_minutes<'scope>(
     traffic: StreamVec<'scope, u64, Change>,
+    marks: StreamVec<'scope, u64, Mark>,
+    restored: Option<RestoredCells<'scope>>,
     grid: Grid,
     refresh: Refresh,
     context: Rc<Context>,
-) -> StreamVec<'scope, u64, ()> {
-    tell_cells(sum_cells(traffic, grid), grid, refresh, context)
+) -> StreamVec<'scope, u64, Part> {
+    match restored {
+        None => {
+            let (counts, trace) = sum_cells(traffic, grid);
+            let untold = empty(counts.scope());
+            tell_cells(counts, trace, marks, untold, None, grid, refresh, context)
+        }
+        Some(restored) => {
+            let (counts, trace) = sum_cells(traffic.concat(restored.traffic), grid);
+            let (untold, through) = (restored.untold, Some(restored.epoch));
+            tell_cells(
+                counts, trace, marks, untold, through, grid, refresh, context,
+            )
+        }
+    }
 }
 
 /// The traffic of each key as it changes: of each change what it was, −1, and what it is, 1.
 fn sum_cells<'scope>(
     traffic: StreamVec<'scope, u64, Change>,
     grid: Grid,
-) -> StreamVec<'scope, u64, Sum> {
+) -> (StreamVec<'scope, u64, Sum>, Trace) {
     let scope = traffic.scope();
     let (expired, expired_stream) = scope.feedback(1);
     let arranged = traffic
@@ -145,7 +168,8 @@ fn sum_cells<'scope>(
         .as_collection()
         .arrange_by_self_named("arrange_cells");
     expire_cells(arranged.clone(), grid).connect_loop(expired);
-    arranged.count_total_core().inner
+    let trace = arranged.trace.clone();
+    (arranged.count_total_core().inner, trace)
 }
 
 /// Negates the traffic of windows that have passed the horizon, an epoch later.
@@ -216,140 +240,6 @@ fn front_of(
     front
 }
 
-/// Tells the traffic of cells that has changed, each at most once in a refresh.
-fn tell_cells<'scope>(
-    counts: StreamVec<'scope, u64, Sum>,
-    grid: Grid,
-    refresh: Refresh,
-    context: Rc<Context>,
-) -> StreamVec<'scope, u64, ()> {
-    counts.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
-        Pipeline,
-        "tell_cells",
-        move |_capability, _info| {
-            let mut telling = Telling {
-                waiting: Vec::new(),
-                changed: HashMap::new(),
-                through: 0,
-                done: None,
-                grid,
-                refresh,
-                context,
-            };
-            move |(input, frontier), _output| {
-                input.for_each(|_capability, counts| telling.take(counts.drain(..)));
-                let complete = frontier_of(frontier);
-                telling.advance(complete.unwrap_or_else(|| telling.last_waiting() + 1));
-            }
-        },
-    )
-}
-
-/// What is to be told of cells.
-struct Telling {
-    /// By epoch, not in order.
-    waiting: Vec<(u64, CellKey, Traffic)>,
-    changed: HashMap<CellKey, Traffic>,
-    /// The newest epoch in `changed`.
-    through: u64,
-    /// The newest epoch that is complete.
-    done: Option<u64>,
-    grid: Grid,
-    refresh: Refresh,
-    context: Rc<Context>,
-}
-
-impl Telling {
-    fn take(&mut self, counts: impl Iterator<Item = Sum>) {
-        // What a count was before does not matter: the new one replaces it, and a window that
-        // has expired is told no more.
-        let new = counts.filter(|(_, _, diff)| *diff > 0);
-        self.waiting
-            .extend(new.map(|((key, traffic), epoch, _)| (epoch, key, traffic)));
-    }
-
-    fn last_waiting(&self) -> u64 {
-        let waiting = self.waiting.iter().map(|(epoch, ..)| *epoch);
-        waiting.max().unwrap_or(self.through)
-    }
-
-    fn advance(&mut self, frontier: u64) {
-        self.waiting
-            .sort_unstable_by_key(|(epoch, key, _)| (*epoch, *key));
-        let ready = self
-            .waiting
-            .partition_point(|(epoch, ..)| *epoch < frontier);
-        let mut ready: Vec<_> = self.waiting.drain(..ready).collect();
-        ready.reverse();
-        while let Some(&(next, ..)) = ready.last() {
-            // What was due before this epoch is told without it.
-            self.finish(next);
-            while let Some(&(epoch, key, traffic)) = ready.last()
-                && epoch == next
-            {
-                self.changed.insert(key, traffic);
-                ready.pop();
-            }
-            self.through = next;
-        }
-        self.finish(frontier);
-    }
-
-    /// All epochs before `next` are complete: tells what is due by then.
-    fn finish(&mut self, next: u64) {
-        let Some(complete) = next.checked_sub(1) else {
-            return;
-        };
-        let due = self.refresh.due(self.through);
-        if due <= complete {
-            self.tell(due);
-        }
-        self.done = self.done.max(Some(complete));
-    }
-
-    fn tell(&mut self, version: u64) {
-        if self.changed.is_empty() {
-            return;
-        }
-        let grid = self.grid;
-        let known = |key: &CellKey| grid.is_known(grid.pane(key.0));
-        let mut cells: Vec<_> = self
-            .changed
-            .drain()
-            .filter(|(key, _)| known(key))
-            .map(|(CellKey(start_ms, cell), traffic)| CellWindow {
-                cell,
-                start_ms,
-                drivers: traffic.drivers as u64,
-                updates: traffic.updates as u64,
-                mean_speed_mps: traffic.mean_speed_mps(),
-                version: Epoch(version),
-            })
-            .collect();
-        cells.sort_unstable_by_key(|row| (row.start_ms, row.cell));
-        self.context
-            .metrics
-            .window_rows
-            .add("cell_minutes", cells.len() as u64);
-        self.context.give(Output::Windows {
-            through: Epoch(self.through),
-            rows: WindowRows {
-                cells,
-                ..WindowRows::default()
-            },
-        });
-    }
-}
-
-/// A job that stops tells what it has: the next one would tell it again.
-impl Drop for Telling {
-    fn drop(&mut self) {
-        if let Some(done) = self.done {
-            self.tell(done);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -378,7 +268,9 @@ mod tests {
             let mut input: InputHandle<u64, _> = InputHandle::new();
             let done = Handle::new();
             worker.dataflow::<u64, _, _>(|scope| {
-                sum_cells(scope.input_from(&mut input), grid)
+                // Only who saves holds the trace's past.
+                let (counts, _) = sum_cells(scope.input_from(&mut input), grid);
+                counts
                     .inspect(move |((key, _), _, diff)| {
                         *heard.borrow_mut().entry(*key).or_default() += diff;
                     })

@@ -3,10 +3,12 @@
 //! A late update may begin a session, make one begin earlier, or join two. What began at a
 //! time at which nothing begins any more is told as gone: a session without updates.
 
+use serde::{Deserialize, Serialize};
+
 use super::grid::Grid;
 use crate::model::{DriverId, Epoch, SessionWindow, TimeMs};
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Session {
     start_ms: TimeMs,
     end_ms: TimeMs,
@@ -17,7 +19,7 @@ struct Session {
 }
 
 /// The sessions of one driver, by start.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sessions {
     sessions: Vec<Session>,
     /// Starts at which no session begins any more, not told yet.

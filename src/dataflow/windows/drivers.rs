@@ -1,6 +1,8 @@
 //! All drivers of one worker: each counted update finds its place, and what changes by it is
 //! summed for the cells and noted for the driver's own windows.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 
 use super::cell_minutes::{CellKey, Traffic};
@@ -9,8 +11,11 @@ use super::driver_minutes;
 use super::driver_sessions::Sessions;
 use super::fix::{Counted, Fix, Step, faster};
 use super::grid::Grid;
-use super::trail::Trail;
+use super::saved::SavedDriver;
+use super::trail::{Slice, Trail};
+use crate::epoch::key_group;
 use crate::model::{DriverId, DriverWindow, Epoch, SessionWindow, TimeMs};
+use crate::snapshot::{Kind, Mark, Part, Parts};
 
 /// In how many steps all drivers are looked through for what has passed the horizon.
 const SWEEP_STEPS: usize = 600;
@@ -35,7 +40,35 @@ struct Driver {
     circle: Option<Circle>,
     /// Slices that have changed since they were told; 0: the driver is on no list.
     changed: u32,
+    /// Changed or told since it was saved.
+    is_unsaved: bool,
 }
+
+/// How far the saving of all drivers has come.
+pub(super) struct Saving {
+    mark: Mark,
+    parts: Parts,
+    /// The next driver to look at.
+    next: usize,
+}
+
+impl Saving {
+    pub(super) fn new(mark: Mark) -> Self {
+        Self {
+            mark,
+            parts: Parts::new(Kind::Trails, mark),
+            next: 0,
+        }
+    }
+
+    /// What was saved; of whole groups, those that are `owned`.
+    pub(super) fn finish(self, owned: impl Fn(u64) -> bool) -> Vec<Part> {
+        self.parts.finish(owned)
+    }
+}
+
+/// What it costs to look at a driver or slice, as bytes written.
+const LOOK_BYTES: usize = 64;
 
 /// The drivers of one worker.
 pub(super) struct Drivers {
@@ -126,6 +159,7 @@ impl Drivers {
             self.slots[slot].push(number);
         }
         driver.changed += changes;
+        driver.is_unsaved = true;
         if found.exact {
             Outcome::Exact
         } else {
@@ -143,6 +177,7 @@ impl Drivers {
             sessions: Sessions::default(),
             circle: None,
             changed: 0,
+            is_unsaved: false,
         };
         let number = match self.vacant.pop() {
             Some(number) => {
@@ -199,6 +234,7 @@ impl Drivers {
         for number in self.slots[slot].drain(..) {
             let driver = &mut self.drivers[number as usize];
             let changed = std::mem::take(&mut driver.changed);
+            driver.is_unsaved = true;
             let (id, trail) = (driver.id, &mut driver.trail);
             driver_minutes::tell(id, trail, changed, version, grid, drivers);
             driver.sessions.tell(id, version, grid, sessions);
@@ -228,9 +264,69 @@ impl Drivers {
             {
                 self.numbers.remove(&driver.id);
                 driver.trail = Trail::default();
+                driver.is_unsaved = false;
                 self.vacant.push(number as u32);
             }
         }
+    }
+
+    /// Saves drivers in the state that they are in, some `budget` bytes of them. Says whether
+    /// these were the last; else nothing may change until it is called again.
+    pub(super) fn save(&mut self, saving: &mut Saving, budget: usize) -> bool {
+        let Saving { mark, parts, next } = saving;
+        let mut spent = 0;
+        while let Some(driver) = self.drivers.get_mut(*next) {
+            if spent >= budget {
+                return false;
+            }
+            *next += 1;
+            spent += LOOK_BYTES;
+            let group = key_group(&driver.id.0.to_le_bytes());
+            let whole = mark.is_whole(group);
+            let is_vacant = driver.trail.is_empty() && driver.sessions.is_empty();
+            if is_vacant || !(whole || driver.is_unsaved) {
+                continue;
+            }
+            let saved = driver.save(whole);
+            let fixes = saved.slices.iter().map(|slice| slice.fixes.0.len());
+            spent += fixes.map(|bytes| bytes + LOOK_BYTES).sum::<usize>();
+            parts.add(group, &saved);
+        }
+        true
+    }
+
+    /// Brings drivers back as they were after an epoch whose `now` is given, from parts in the
+    /// order in which they were saved.
+    ///
+    /// # Errors
+    /// What is wrong with the parts.
+    pub(super) fn restore(&mut self, parts: &[Part], now_ms: TimeMs) -> Result<(), String> {
+        for part in parts {
+            let mut torn = None;
+            let decoded = part.entries(|saved: SavedDriver<'_>| {
+                let (number, id) = (self.number(saved.id), saved.id);
+                if self.drivers[number as usize].restore(saved).is_none() {
+                    torn = torn.or(Some(id));
+                }
+            });
+            let group = part.group;
+            decoded
+                .map_err(|error| format!("could not decode trails of group {group}: {error}"))?;
+            if let Some(DriverId(id)) = torn {
+                return Err(format!(
+                    "could not restore the trail of driver {id} in group {group}: \
+                     an earlier part is missing"
+                ));
+            }
+        }
+        for (number, driver) in self.drivers.iter_mut().enumerate() {
+            driver.trail.finish_restore(now_ms, &self.grid);
+            if driver.changed > 0 {
+                let slot = slot_of(driver.id, self.slots.len());
+                self.slots[slot].push(number as u32);
+            }
+        }
+        Ok(())
     }
 
     /// How many drivers are kept.
@@ -250,6 +346,35 @@ impl Drivers {
 }
 
 impl Driver {
+    /// The driver as it is, with all slices or those that have changed since it was saved.
+    fn save(&mut self, whole: bool) -> SavedDriver<'_> {
+        self.is_unsaved = false;
+        let untold = untold(&mut self.trail, self.changed).map(|slice| slice.pane);
+        SavedDriver {
+            id: self.id,
+            untold: untold.collect(),
+            sessions: Cow::Borrowed(&self.sessions),
+            slices: self.trail.save(whole),
+        }
+    }
+
+    /// Takes a saved state on; `None` if it is not what this one goes on to.
+    fn restore(&mut self, saved: SavedDriver<'_>) -> Option<()> {
+        for slice in untold(&mut self.trail, self.changed) {
+            slice.changed = false;
+        }
+        self.changed = 0;
+        self.sessions = saved.sessions.into_owned();
+        for slice in saved.slices {
+            self.trail.restore(slice)?;
+        }
+        for pane in saved.untold {
+            self.trail.find(pane)?.changed = true;
+            self.changed += 1;
+        }
+        Some(())
+    }
+
     /// Corrects what the fix after a new one adds. Returns how many slices changed that had
     /// not changed before.
     fn correct(&mut self, at: usize, after: &Fix, old: Step, new: Step, grid: &Grid) -> u32 {
@@ -268,6 +393,13 @@ impl Driver {
         }
         u32::from(!std::mem::replace(&mut self.trail.slice(at).changed, true))
     }
+}
+
+/// The slices to be told, of which there are so many.
+fn untold(trail: &mut Trail, changed: u32) -> impl Iterator<Item = &mut Slice> {
+    // Changes are nearly always among the latest panes.
+    let slices = trail.latest_first().filter(|slice| slice.changed);
+    slices.take(changed as usize)
 }
 
 /// When a driver is told: spread evenly, and the same whatever the number of workers.

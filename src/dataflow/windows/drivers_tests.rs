@@ -1,10 +1,11 @@
 //! How long a driver's way is kept, what a late update still corrects, and what it all takes.
 
-use super::drivers::{Drivers, Outcome};
+use super::drivers::{Drivers, Outcome, Saving};
 use super::fix::{Counted, Fix};
 use super::grid::Grid;
 use super::{Refresh, Settings};
 use crate::model::{DriverId, Epoch, Position, TimeMs, WindowRows};
+use crate::snapshot::{Mark, Part};
 
 const INTERVAL_MS: u64 = 1_000;
 const START_S: i64 = 1_790_000_040;
@@ -172,4 +173,96 @@ fn what_a_driver_takes_is_as_documented() {
     let bound = 5 * (1_000 + whole_fixes * 16 + minutes * 180);
     let bytes = fleet.drivers.heap_bytes();
     assert!(bytes <= bound, "{bytes} of {bound}");
+}
+
+/// A driver that goes north-east in the city, as phones tell it.
+fn as_told(driver: u64, second: i64) -> Counted {
+    let mut counted = counted(driver, second);
+    let fix = &mut counted.fix;
+    fix.at_ms += 37 * (second % 3);
+    fix.offset = 123_456_789 + 50_000 * second + driver as i64;
+    fix.speed_mps = Some(6.25 + (second % 20) as f32 / 4.0);
+    fix.position = Position {
+        longitude: (775_946_000 + 700 * second) as f64 / 1e7,
+        latitude: (129_716_000 + 650 * second) as f64 / 1e7,
+    };
+    counted
+}
+
+impl Fleet {
+    /// A second of all drivers.
+    fn tick(&mut self, drivers: u64, second: i64) {
+        for driver in 0..drivers {
+            self.add(&as_told(driver, second), second + 1);
+        }
+        self.finish(second + 1);
+    }
+
+    fn save(&mut self, whole: bool, budget: usize) -> (Vec<Part>, u32) {
+        // Of this number no driver's group is whole by turns.
+        let mark = Mark { sequence: 1, whole };
+        let (mut saving, mut portions) = (Saving::new(mark), 1);
+        while !self.drivers.save(&mut saving, budget) {
+            portions += 1;
+        }
+        (saving.finish(|_| false), portions)
+    }
+}
+
+fn bytes_of(parts: &[Part]) -> usize {
+    parts.iter().map(|part| part.bytes.len()).sum()
+}
+
+/// Drivers none of whose key groups is whole at [`Fleet::save`].
+const IN_PARTS: u64 = 12;
+
+#[test]
+fn a_snapshot_has_what_was_added_since_the_one_before() {
+    let mut fleet = Fleet::new(86_400);
+    (0..900).for_each(|second| fleet.tick(IN_PARTS, second));
+    let (whole, _) = fleet.save(true, usize::MAX);
+    let whole_bytes = bytes_of(&whole) / IN_PARTS as usize;
+    assert_eq!(fleet.save(false, usize::MAX).0, [], "nothing has changed");
+    let mut bytes = Vec::new();
+    for ten_seconds in 90..102 {
+        (10 * ten_seconds..10 * (ten_seconds + 1)).for_each(|second| fleet.tick(IN_PARTS, second));
+        let (changes, _) = fleet.save(false, usize::MAX);
+        bytes.push(bytes_of(&changes) / IN_PARTS as usize);
+    }
+    println!("a driver: {whole_bytes} bytes in all, changes in ten seconds {bytes:?}");
+    let fixes = 900 * 15;
+    assert!(whole_bytes < fixes + 16 * 80, "{whole_bytes}");
+    let mean = bytes.iter().sum::<usize>() / bytes.len();
+    assert!(mean < 10 * 15 + 120, "{bytes:?}");
+}
+
+#[test]
+fn drivers_saved_in_portions_are_those_saved_at_once() {
+    let mut fleets = [Fleet::new(86_400), Fleet::new(86_400)];
+    for fleet in &mut fleets {
+        (0..100).for_each(|second| fleet.tick(40, second));
+    }
+    let [one, other] = &mut fleets;
+    let (at_once, portions) = one.save(true, usize::MAX);
+    assert_eq!(portions, 1);
+    let (in_portions, portions) = other.save(true, 5_000);
+    assert!((8..=14).contains(&portions), "{portions}");
+    assert_eq!(at_once, in_portions);
+}
+
+#[test]
+fn changes_are_not_taken_for_the_whole() {
+    let mut fleet = Fleet::new(86_400);
+    (0..15).for_each(|second| fleet.tick(IN_PARTS, second));
+    let (whole, _) = fleet.save(true, usize::MAX);
+    (15..20).for_each(|second| fleet.tick(IN_PARTS, second));
+    let (changes, _) = fleet.save(false, usize::MAX);
+    let now_ms = (START_S + 20) * 1000;
+    let drivers = || Drivers::new(grid(86_400), 10);
+    let missing = drivers().restore(&changes, now_ms).expect_err("half of it");
+    assert!(missing.ends_with("an earlier part is missing"), "{missing}");
+    let mut restored = drivers();
+    let all: Vec<_> = whole.into_iter().chain(changes).collect();
+    restored.restore(&all, now_ms).expect("all of it");
+    assert_eq!(restored.len(), IN_PARTS as usize);
 }

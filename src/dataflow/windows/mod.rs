@@ -19,6 +19,10 @@
 //! its neighbours and most come last; an arrangement of all drivers would be touched once an
 //! update for what `trail` does by appending to a vector.
 //!
+//! At a mark, state goes into a snapshot by key group: drivers with their trails and sessions
+//! (`saved`), and the traffic of cells, each with what is still to be told. A restart goes on
+//! from the parts of one epoch and tells what the job would have told that never stopped.
+//!
 //! A window that changes is told once in ten seconds of the clock, and at a stop. Memory is
 //! bounded by the horizon: see ARCHITECTURE.md.
 
@@ -31,20 +35,28 @@ mod drivers;
 mod drivers_tests;
 mod fix;
 mod grid;
+mod marks;
 #[cfg(test)]
 mod oracle_tests;
+mod restore_cells;
+mod saved;
+#[cfg(test)]
+mod snapshot_tests;
+mod tell_cells;
 mod trace_drivers;
 mod trail;
 
 use std::rc::Rc;
 
-use timely::dataflow::StreamVec;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::probe::{Handle, Probe};
+use timely::dataflow::{Scope, StreamVec};
 
 pub(super) use fix::Counted;
 
 use super::Context;
-use crate::model::TimeMs;
+use crate::model::{Epoch, TimeMs};
+use crate::snapshot::{Mark, Part};
 use grid::Grid;
 
 /// How often a window that keeps changing is told, ms of the clock.
@@ -84,29 +96,59 @@ impl Refresh {
     }
 }
 
-/// Computes all windows of the counted updates. The handle returned is at the oldest epoch that
-/// isn't in them yet, and holds `finished` back, so that the source waits for windows too.
+/// What a restart goes on from. The settings must be those with which it was saved.
+#[derive(Debug)]
+pub struct Restored {
+    /// The epoch that the state is of: what follows begins after it.
+    pub epoch: Epoch,
+    /// Parts of [`Kind::Trails`](crate::snapshot::Kind::Trails) of this worker's key groups:
+    /// of each, in the order in which they were saved, from those of the last snapshot that
+    /// has the group whole.
+    pub trails: Vec<Part>,
+    /// Parts of [`Kind::Cells`](crate::snapshot::Kind::Cells) in the same order, of any share
+    /// of the groups: each group on one worker. A snapshot may have several parts of a group,
+    /// one of each worker that made it, and all of them count.
+    pub cells: Vec<Part>,
+}
+
+/// Whether a key group is this worker's.
+fn owned_groups(scope: Scope<'_, u64>) -> impl Fn(u64) -> bool + use<> {
+    let (index, peers) = (scope.index() as u64, scope.peers() as u64);
+    move |group| group % peers == index
+}
+
+/// Computes all windows of the counted updates. Each worker gets each mark, at its epoch, and
+/// gives its parts of that snapshot. The handle returned is at the oldest epoch that isn't in
+/// the windows yet, or not saved, and holds `finished` back, so that the source waits for
+/// windows too.
 pub(super) fn windows<'scope>(
     counted: StreamVec<'scope, u64, Counted>,
-    _marks: StreamVec<'scope, u64, crate::snapshot::Mark>,
-    _restored: Option<Restored>,
+    marks: StreamVec<'scope, u64, Mark>,
+    restored: Option<Restored>,
     settings: &Settings,
     context: &Rc<Context>,
     finished: &Handle<u64>,
-) -> (Handle<u64>, StreamVec<'scope, u64, crate::snapshot::Part>) {
+) -> (Handle<u64>, StreamVec<'scope, u64, Part>) {
+    let scope = counted.scope();
     let grid = Grid::new(settings, context.interval_ms);
     let refresh = Refresh::new(context.interval_ms);
     let done = Handle::new();
-    let traffic = trace_drivers::trace_drivers(counted, grid, refresh, Rc::clone(context));
-    use timely::dataflow::operators::vec::Map;
-    let out = cell_minutes::cell_minutes(traffic, grid, refresh, Rc::clone(context))
-        .probe_with(&done)
-        .probe_with(finished);
-    (done, out.flat_map(|()| None::<crate::snapshot::Part>))
-}
-#[allow(missing_docs)]
-pub struct Restored {
-    pub epoch: crate::model::Epoch,
-    pub trails: Vec<crate::snapshot::Part>,
-    pub cells: Vec<crate::snapshot::Part>,
+    let trails = restored
+        .as_ref()
+        .map(|restored| (restored.epoch, &restored.trails[..]));
+    let (traffic, trails) = trace_drivers::trace_drivers(
+        counted,
+        marks.clone(),
+        trails,
+        grid,
+        refresh,
+        Rc::clone(context),
+    );
+    let cells = restored.map(|Restored { epoch, cells, .. }| {
+        restore_cells::restore_cells(scope, epoch, cells, grid, refresh, Rc::clone(context))
+    });
+    let cells =
+        cell_minutes::cell_minutes(traffic, marks, cells, grid, refresh, Rc::clone(context));
+    let parts = trails.concat(cells).probe_with(&done).probe_with(finished);
+    (done, parts)
 }

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use timely::CommunicationConfig;
 use timely::dataflow::InputHandle;
+use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::{Exchange as _, Input};
 
@@ -22,10 +23,10 @@ use crate::model::{DriverId, Position, WindowRows};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
 
-const INTERVAL_MS: u64 = 1_000;
-const START_EPOCH: u64 = 1_790_000_000;
+pub(super) const INTERVAL_MS: u64 = 1_000;
+pub(super) const START_EPOCH: u64 = 1_790_000_000;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         size_ms: 60_000,
         hop_ms: 60_000,
@@ -35,22 +36,22 @@ fn settings() -> Settings {
     }
 }
 
-struct Dice(Pcg64Mcg);
+pub(super) struct Dice(pub(super) Pcg64Mcg);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0.next_u64() % bound
     }
 
-    fn one_in(&mut self, of: u64) -> bool {
+    pub(super) fn one_in(&mut self, of: u64) -> bool {
         self.below(of) == 0
     }
 }
 
-type History = Vec<(u64, Vec<Counted>)>;
+pub(super) type History = Vec<(u64, Vec<Counted>)>;
 
 /// Drivers on their ways through some cells; some phones keep updates back for a while.
-fn history(dice: &mut Dice, drivers: u64, epochs: u64, latest_ms: u64) -> History {
+pub(super) fn history(dice: &mut Dice, drivers: u64, epochs: u64, latest_ms: u64) -> History {
     let mut held: BTreeMap<u64, Vec<Counted>> = BTreeMap::new();
     let mut at: Vec<(f64, f64)> = vec![(77.59, 12.97); drivers as usize];
     let mut away_until = vec![0; drivers as usize];
@@ -128,7 +129,10 @@ fn told(
             keep_history: false,
             windows: Some(settings),
             clock: Box::new(|| 0),
-            outputs: outputs.clone(),
+            outputs: Some(outputs.clone()),
+            wanted: Box::new(|| None),
+            is_spread: false,
+            trays: Default::default(),
             fail: Arc::new(|message| panic!("{message}")),
             metrics: counters.clone(),
         });
@@ -137,7 +141,8 @@ fn told(
             let counted = scope
                 .input_from(&mut input)
                 .exchange(|counted: &Counted| counted.driver.0 * 7 + 3);
-            windows(counted, &settings, &context, &Handle::new())
+            let marks = empty(scope);
+            windows(counted, marks, None, &settings, &context, &Handle::new()).0
         });
         let index = worker.index() as u64;
         let peers = worker.peers() as u64;

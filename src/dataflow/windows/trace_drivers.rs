@@ -1,5 +1,8 @@
 //! Follows every driver's counted updates: the driver's own windows are told from here, and
 //! what changes in cells goes on as differences.
+//!
+//! At a mark all drivers are saved as they are after its epoch, some in each activation, so
+//! that the worker's other operators have their turns; later epochs wait meanwhile.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,42 +10,94 @@ use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::Refresh;
 use super::cell_minutes::Change;
-use super::drivers::{Drivers, Outcome};
+use super::drivers::{Drivers, Outcome, Saving};
 use super::fix::Counted;
 use super::grid::Grid;
+use super::marks::Marks;
+use super::{Refresh, owned_groups};
 use crate::dataflow::{Context, Output, frontier_of};
 use crate::model::{Epoch, WindowRows};
+use crate::snapshot::{Mark, Part};
 
-/// `counted` comes by driver already, each epoch's in merged order.
+/// What is saved in one activation, bytes: some milliseconds. Tests are to see many.
+const SAVE_BYTES: usize = if cfg!(test) { 1_000 } else { 1 << 20 };
+
+/// By epoch, counted updates with the right to tell of it.
+type Waiting = BTreeMap<u64, (Capability<u64>, Vec<Vec<Counted>>)>;
+
+/// `counted` comes by driver already, each epoch's in merged order. Goes on from the parts of
+/// an epoch, if any are given.
 pub(super) fn trace_drivers<'scope>(
     counted: StreamVec<'scope, u64, Counted>,
+    marks: StreamVec<'scope, u64, Mark>,
+    restored: Option<(Epoch, &[Part])>,
     grid: Grid,
     refresh: Refresh,
     context: Rc<Context>,
-) -> StreamVec<'scope, u64, Change> {
-    counted.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
-        Pipeline,
-        "trace_drivers",
-        move |_capability, _info| {
-            let mut waiting = BTreeMap::new();
-            let mut tracing = Tracing::new(grid, refresh, context);
-            move |(input, frontier), output| {
-                input.for_each(|capability, counted| {
-                    if let Some(capability) = capability.retain_least(output.output_index()) {
-                        waiting
-                            .entry(*capability.time())
-                            .or_insert_with(|| (capability, Vec::new()))
-                            .1
-                            .push(std::mem::take(counted));
-                    }
-                });
-                let complete = frontier_of(frontier);
+) -> (StreamVec<'scope, u64, Change>, StreamVec<'scope, u64, Part>) {
+    let scope = counted.scope();
+    let owned = owned_groups(scope);
+    let mut builder = OperatorBuilder::new("trace_drivers".to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+    let mut counted = builder.new_input(counted, Pipeline);
+    let mut marks = builder.new_input(marks, Pipeline);
+    let (output, traffic) = builder.new_output();
+    let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Change>>>::from(output);
+    let (parts_out, parts) = builder.new_output();
+    let mut parts_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Part>>>::from(parts_out);
+
+    let mut tracing = Tracing::new(grid, refresh, Rc::clone(&context));
+    if let Some((epoch, saved)) = restored
+        && let Err(message) = tracing.restore(epoch, saved)
+    {
+        (context.fail)(message);
+        // What is incomplete must not look complete: the capabilities stay.
+        builder.build(|capabilities| move |_frontiers| _ = &capabilities);
+        return (traffic, parts);
+    }
+    builder.build(move |_capabilities| {
+        let mut waiting = Waiting::new();
+        let mut waiting_marks = Marks::default();
+        let mut saving: Option<(Capability<u64>, Saving)> = None;
+        move |frontiers| {
+            counted.for_each(|capability, counted| {
+                if let Some(capability) = capability.retain_least(0) {
+                    waiting
+                        .entry(*capability.time())
+                        .or_insert_with(|| (capability, Vec::new()))
+                        .1
+                        .push(std::mem::take(counted));
+                }
+            });
+            marks.for_each(|capability, marks| waiting_marks.take(&capability, 1, marks));
+
+            let complete = frontiers.iter().filter_map(frontier_of).min();
+            let mut output = output.activate();
+            loop {
+                if let Some((_, under_way)) = &mut saving
+                    && !tracing.drivers.save(under_way, SAVE_BYTES)
+                {
+                    activator.activate();
+                    return;
+                }
+                if let Some((capability, saved)) = saving.take() {
+                    parts_out
+                        .activate()
+                        .session(&capability)
+                        .give_iterator(saved.finish(&owned).into_iter());
+                }
+                let mark = waiting_marks.next(complete);
+                let before = match &mark {
+                    Some((capability, _)) => Some(*capability.time() + 1),
+                    None => complete,
+                };
                 while let Some(entry) = waiting.first_entry()
-                    && complete.is_none_or(|frontier| *entry.key() < frontier)
+                    && before.is_none_or(|before| *entry.key() < before)
                 {
                     let (epoch, (capability, counted)) = entry.remove_entry();
                     tracing.epoch(epoch, &counted);
@@ -51,10 +106,15 @@ pub(super) fn trace_drivers<'scope>(
                         .session(&capability)
                         .give_iterator(traffic.map(|(key, traffic)| (key, epoch, traffic)));
                 }
-                tracing.advance(complete.unwrap_or(tracing.through + 1));
+                tracing.advance(before.unwrap_or(tracing.through + 1));
+                let Some((capability, mark)) = mark else {
+                    return;
+                };
+                saving = Some((capability, Saving::new(mark)));
             }
-        },
-    )
+        }
+    });
+    (traffic, parts)
 }
 
 struct Tracing {
@@ -80,6 +140,14 @@ impl Tracing {
             through: 0,
             next: 0,
         }
+    }
+
+    /// Goes on after an epoch.
+    fn restore(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), String> {
+        self.drivers.restore(parts, self.grid.now_ms(epoch))?;
+        self.through = epoch.0;
+        self.next = epoch.0 + 1;
+        Ok(())
     }
 
     fn epoch(&mut self, epoch: u64, counted: &[Vec<Counted>]) {

@@ -4,10 +4,14 @@
 //! holes. So a late fix that fills a hole finds both neighbours for as long as anything is kept, and one that
 //! falls where fixes were dropped does not ([`Found::exact`]).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 
 use super::fix::{Fix, Step, append, faster, pack, unpack};
 use super::grid::{Grid, Pane};
+use super::saved::{Bytes, SavedSlice};
 use crate::model::TimeMs;
 
 /// A pane keeps all its fixes for this long after its end, ms.
@@ -24,6 +28,8 @@ pub(super) struct Slice {
     pub(super) updates: u32,
     /// Not told since it changed.
     pub(super) changed: bool,
+    /// Not saved since it changed.
+    is_unsaved: bool,
     /// Only the fixes at ends and holes are kept.
     is_thin: bool,
     /// Of a thin pane: the greatest speed of the fixes that were dropped, and of those kept
@@ -35,7 +41,7 @@ pub(super) struct Slice {
 }
 
 /// The cells that the driver was in during a pane: nearly always one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cells {
     first: u64,
     more: Box<[u64]>,
@@ -78,11 +84,25 @@ pub(super) struct Trail {
     last: Option<Fix>,
     /// Panes before this one are thin.
     whole_from: Pane,
+    /// Slices that have changed since they were saved.
+    unsaved: u32,
+    /// The slice that was the last one when the trail was saved, and how many bytes of its
+    /// fixes were: as long as it is only appended to, they need not be saved again.
+    saved: (Pane, u32),
 }
 
 impl Trail {
+    /// A slice that is about to change.
     pub(super) fn slice(&mut self, at: usize) -> &mut Slice {
-        &mut self.slices[at]
+        let slice = &mut self.slices[at];
+        self.unsaved += u32::from(!std::mem::replace(&mut slice.is_unsaved, true));
+        slice
+    }
+
+    /// The slice of a pane.
+    pub(super) fn find(&mut self, pane: Pane) -> Option<&mut Slice> {
+        let at = self.position(pane);
+        self.slices.get_mut(at).filter(|slice| slice.pane == pane)
     }
 
     /// The slices of some panes.
@@ -119,7 +139,7 @@ impl Trail {
         } else {
             self.insert_into(at, fix, grid)
         };
-        self.slices[at].updates += 1;
+        self.slice(at).updates += 1;
         if self.last.is_none_or(|last| last.order() < fix.order()) {
             self.last = Some(fix);
         }
@@ -135,6 +155,7 @@ impl Trail {
             max_speed_mps: None,
             updates: 0,
             changed: false,
+            is_unsaved: false,
             is_thin: pane < self.whole_from,
             dropped_max_speed_mps: None,
             cells: Cells::default(),
@@ -189,6 +210,9 @@ impl Trail {
         let before = place.checked_sub(1).map(|before| fixes[before]);
         fixes.insert(place, fix);
         slice.fixes = pack(&fixes, start_ms);
+        if slice.pane == self.saved.0 {
+            self.saved.1 = 0;
+        }
         Found {
             at,
             before: before.or_else(|| self.last_before(at, grid)),
@@ -248,7 +272,82 @@ impl Trail {
         while let Some(slice) = self.slices.front()
             && slice.pane < before
         {
+            self.unsaved -= u32::from(slice.is_unsaved);
             self.slices.pop_front();
+        }
+    }
+
+    /// The slices to be saved: all, or those that have changed since they were. They count as
+    /// saved from now on.
+    pub(super) fn save(&mut self, whole: bool) -> Vec<SavedSlice<'_>> {
+        let (known_pane, known_bytes) = self.saved;
+        if let Some(last) = self.slices.back() {
+            self.saved = (last.pane, last.fixes.len() as u32);
+        }
+        let unsaved = std::mem::take(&mut self.unsaved) as usize;
+        let count = if whole { self.slices.len() } else { unsaved };
+        // Changes are nearly always among the latest.
+        let slices = self.slices.iter_mut().rev();
+        slices
+            .filter(|slice| whole || slice.is_unsaved)
+            .take(count)
+            .map(|slice| {
+                slice.is_unsaved = false;
+                // A thin one may not have been when it was saved.
+                let is_known = !whole && !slice.is_thin && slice.pane == known_pane;
+                slice.save(if is_known { known_bytes } else { 0 })
+            })
+            .collect()
+    }
+
+    /// Puts a saved slice in the place of what is known of it, if that is what it goes on from.
+    pub(super) fn restore(&mut self, saved: SavedSlice<'_>) -> Option<()> {
+        let at = self.position(saved.pane);
+        let is_there = self.slices.get(at).is_some_and(|s| s.pane == saved.pane);
+        let fixes = match saved.known_bytes as usize {
+            0 => saved.fixes.0.into_owned(),
+            known => {
+                let there = self.slices.get_mut(at).filter(|_| is_there)?;
+                let mut fixes = std::mem::take(&mut there.fixes);
+                if fixes.len() != known {
+                    return None;
+                }
+                fixes.extend_from_slice(&saved.fixes.0);
+                fixes
+            }
+        };
+        let slice = Slice {
+            pane: saved.pane,
+            distance_m: saved.distance_m,
+            max_speed_mps: saved.max_speed_mps,
+            updates: saved.updates,
+            changed: false,
+            is_unsaved: false,
+            is_thin: saved.is_thin,
+            dropped_max_speed_mps: saved.dropped_max_speed_mps,
+            cells: saved.cells.into_owned(),
+            fixes,
+        };
+        if is_there {
+            self.slices[at] = slice;
+        } else {
+            self.slices.insert(at, slice);
+        }
+        Some(())
+    }
+
+    /// Finds what isn't saved, once all slices are back.
+    pub(super) fn finish_restore(&mut self, now_ms: TimeMs, grid: &Grid) {
+        // The latest fix of a slice is kept when it gets thin.
+        let last = self.slices.back();
+        self.last = last.and_then(|last| unpack(&last.fixes, grid.start_ms(last.pane)).last());
+        // Before the next fix comes, all this gets thin anyway.
+        self.thin(now_ms, grid);
+        for slice in &mut self.slices {
+            slice.fixes.shrink_to_fit();
+        }
+        if let Some(last) = self.slices.back() {
+            self.saved = (last.pane, last.fixes.len() as u32);
         }
     }
 
@@ -267,6 +366,20 @@ impl Slice {
     /// The fixes that are kept, in order.
     fn kept(&self, grid: &Grid) -> Vec<Fix> {
         unpack(&self.fixes, grid.start_ms(self.pane)).collect()
+    }
+
+    fn save(&self, known_bytes: u32) -> SavedSlice<'_> {
+        SavedSlice {
+            pane: self.pane,
+            distance_m: self.distance_m,
+            max_speed_mps: self.max_speed_mps,
+            updates: self.updates,
+            is_thin: self.is_thin,
+            dropped_max_speed_mps: self.dropped_max_speed_mps,
+            cells: Cow::Borrowed(&self.cells),
+            known_bytes,
+            fixes: Bytes(Cow::Borrowed(&self.fixes[known_bytes as usize..])),
+        }
     }
 
     /// Keeps only the fixes at the ends and on both sides of each hole.

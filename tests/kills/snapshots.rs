@@ -1,0 +1,60 @@
+//! A start whose newest snapshot is damaged.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::SETTINGS;
+use crate::common::{lab, wait_until};
+use crate::trial::{Trial, newest_snapshot, said, time_to_first_commit};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn truncate(file: &Path) {
+    let bytes = fs::read(file).expect("a file of the snapshot");
+    fs::write(file, &bytes[..bytes.len() / 2]).expect("it is truncated");
+}
+
+fn flip_a_bit(file: &Path) {
+    let mut bytes = fs::read(file).expect("a file of the snapshot");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0b100;
+    fs::write(file, &bytes).expect("a bit is flipped");
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over() {
+    let lab = lab("damaged snapshots");
+    let trial = Trial::begin(&lab, "damage", "", SETTINGS);
+    let damages: [(&str, fn(&Path)); 4] = [
+        ("state", truncate),
+        ("state", flip_a_bit),
+        ("manifest", truncate),
+        ("manifest", flip_a_bit),
+    ];
+    let (mut job, mut log) = trial.job_that_is_heard(&lab, 2, |_| {});
+    for (file, damage) in damages {
+        // A younger one than the start went on from, and one before it.
+        let known = newest_snapshot(&trial.snapshots, "damage");
+        for _ in 0..2 {
+            let last = newest_snapshot(&trial.snapshots, "damage");
+            wait_until(LONG, "a snapshot is taken", || {
+                assert!(job.is_running(), "it ended by itself: {}", said(&log));
+                newest_snapshot(&trial.snapshots, "damage") != last
+            });
+        }
+        job.kill();
+        let newest = newest_snapshot(&trial.snapshots, "damage");
+        assert_ne!(newest, known);
+        let newest = newest.expect("there are some");
+        damage(&newest.join(file));
+
+        (job, log) = trial.job_that_is_heard(&lab, 2, |_| {});
+        let recovered = time_to_first_commit(&mut job, Instant::now(), LONG);
+        let name = newest.file_name().expect("a name").to_string_lossy();
+        let said = said(&log);
+        assert!(recovered.is_some(), "{file} of {name}: {said}");
+        assert!(said.contains(&*name), "it says what it passes over: {said}");
+    }
+    trial.finish(&lab, job).assert_clean();
+}
