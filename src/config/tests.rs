@@ -317,10 +317,32 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[snapshots]\nurl = \"s3://bucket/path\"",
+        "[snapshots]\nurl = \"ftp://host/path\"",
         &[
-            "3:1: `snapshots.url` is `s3://bucket/path`; snapshots go to a folder, and `s3://` is not supported",
+            "3:1: `snapshots.url` is `ftp://host/path`; snapshots go to a folder or to file://, s3://, s3a://, gs://, az://, abfs://, abfss://, http://, https://, not to `ftp://`",
         ],
+    ),
+    (
+        "[snapshots]\nurl = \"file://folder\"",
+        &["3:1: `snapshots.url` is `file://folder`; file:// takes an absolute path"],
+    ),
+    (
+        "[snapshots]\nurl = \"s3:///path\"",
+        &["3:1: `snapshots.url` is `s3:///path`, which has no bucket"],
+    ),
+    (
+        "[snapshots]\nurl = \"https:///path\"",
+        &["3:1: `snapshots.url` is `https:///path`, which has no host"],
+    ),
+    (
+        "[snapshots]\nurl = \"https://me:secret@host/path\"",
+        &[
+            "3:1: `snapshots.url` holds credentials; set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ],
+    ),
+    (
+        "[snapshots]\nurl = \"az://container/path?sig=secret\"",
+        &["3:1: `snapshots.url` holds `?`, which is not allowed"],
     ),
     // Syntax.
     (
@@ -580,6 +602,24 @@ fn snapshots_go_to_a_folder() {
         let text = format!("name = \"x\"\nsnapshots.url = \"{url}\"");
         let pipeline = Pipeline::parse(&text, "x.toml").unwrap();
         assert_eq!(pipeline.snapshots.folder(), Path::new(folder));
+    }
+}
+
+#[test]
+fn snapshots_go_to_an_object_store() {
+    for url in [
+        "s3://bucket",
+        "s3a://bucket/path",
+        "gs://bucket/path",
+        "az://container/path",
+        "abfs://container@account/path",
+        "abfss://container@account.dfs.core.windows.net/path",
+        "http://localhost:8080/path",
+        "https://account.blob.core.windows.net/container/path",
+    ] {
+        let text = format!("name = \"x\"\nsnapshots.url = \"{url}\"");
+        let pipeline = Pipeline::parse(&text, "x.toml").expect(url);
+        assert_eq!(pipeline.snapshots.url, url);
     }
 }
 

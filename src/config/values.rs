@@ -151,7 +151,7 @@ pub(super) fn text_fault(key: &Key, text: &str) -> Option<String> {
     match (key.stage, key.name) {
         ("kafka", "brokers") => brokers_fault(text),
         ("clickhouse", "url") => url_fault(text),
-        ("snapshots", "url") => folder_fault(text),
+        ("snapshots", "url") => snapshots_fault(text),
         _ => None,
     }
 }
@@ -215,13 +215,50 @@ pub(super) fn url_fault(url: &str) -> Option<String> {
     None
 }
 
+/// Where snapshots can go, besides a folder's path. What `snapshot` makes of it is its own.
+const SNAPSHOT_SCHEMES: [&str; 9] = [
+    "file", "s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https",
+];
+
 /// What is wrong with where snapshots go.
-fn folder_fault(url: &str) -> Option<String> {
+fn snapshots_fault(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
-    if scheme != "file" {
+    if !SNAPSHOT_SCHEMES.contains(&scheme) {
         return Some(format!(
-            "is `{url}`; snapshots go to a folder, and `{scheme}://` is not supported"
+            "is `{url}`; snapshots go to a folder or to {}://, not to `{scheme}://`",
+            SNAPSHOT_SCHEMES.join("://, ")
         ));
     }
-    (!rest.starts_with('/')).then(|| format!("is `{url}`; file:// takes an absolute path"))
+    if scheme == "file" {
+        let is_absolute = rest.starts_with('/');
+        return (!is_absolute).then(|| format!("is `{url}`; file:// takes an absolute path"));
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    // `abfss://container@account/` is no user's name.
+    let is_azure = matches!(scheme, "az" | "abfs" | "abfss");
+    if let Some((user, _)) = authority.split_once('@')
+        && (!is_azure || user.contains(':'))
+    {
+        return Some(
+            "holds credentials; set them in the environment, such as AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY"
+                .into(),
+        );
+    }
+    if authority.is_empty() {
+        let lacking = if scheme.starts_with("http") {
+            "host"
+        } else {
+            "bucket"
+        };
+        return Some(format!("is `{url}`, which has no {lacking}"));
+    }
+    if let Some(sign) = rest
+        .chars()
+        .find(|c| c.is_whitespace() || matches!(c, '?' | '#'))
+    {
+        let sign = sign.escape_debug();
+        return Some(format!("holds `{sign}`, which is not allowed"));
+    }
+    None
 }

@@ -7,8 +7,18 @@
 //! A key group's state is the group's last *whole* part and what changed after it. Each
 //! snapshot brings a [`ROUND`]th of the groups whole, so a start reads at most as many.
 
-mod stub;
-pub use stub::*;
+mod error;
+mod file;
+mod manifest;
+mod objects;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use error::SnapshotError;
+pub use file::{Loaded, LoadedPart};
+pub use manifest::{Manifest, Taken};
+pub use store::Store;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,14 +116,20 @@ impl Part {
     /// When the bytes are not what [`Parts::add`] wrote for this type.
     pub fn entries<T: for<'de> Deserialize<'de>>(
         &self,
-        mut visit: impl FnMut(T),
+        visit: impl FnMut(T),
     ) -> Result<(), postcard::Error> {
-        let mut rest = &self.bytes[..];
-        while !rest.is_empty() {
-            let (entry, after) = postcard::take_from_bytes(rest)?;
-            visit(entry);
-            rest = after;
-        }
-        Ok(())
+        visit_entries(&self.bytes, visit)
     }
+}
+
+fn visit_entries<T: for<'de> Deserialize<'de>>(
+    mut rest: &[u8],
+    mut visit: impl FnMut(T),
+) -> Result<(), postcard::Error> {
+    while !rest.is_empty() {
+        let (entry, after) = postcard::take_from_bytes(rest)?;
+        visit(entry);
+        rest = after;
+    }
+    Ok(())
 }
