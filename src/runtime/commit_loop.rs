@@ -278,10 +278,15 @@ impl CommitLoop {
             let later = self.locations.split_off(&Epoch(number.0 + 1));
             let locations = std::mem::replace(&mut self.locations, later);
             let locations = locations.into_values().flatten().map(Rows::Locations);
-            self.rows.pass(number, locations, Origin::New)?;
+            let reset = self.head.reset.as_ref();
+            let origin = match reset.is_some_and(|reset| reset.may_have_stored(&epoch.record)) {
+                true => Origin::Doubtful,
+                false => Origin::New,
+            };
+            self.rows.pass(number, locations, origin)?;
             let own: Vec<Event> = told.by_ref().take(epoch.events.len()).collect();
             let rows = encode::rows(own, epoch.events, epoch.dead_letters);
-            self.rows.pass(number, rows, Origin::New)?;
+            self.rows.pass(number, rows, origin)?;
         }
         fail::point("rows-passed");
         Ok(())

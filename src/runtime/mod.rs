@@ -55,7 +55,7 @@ use timely::WorkerConfig;
 use crate::clickhouse;
 use crate::config::Pipeline;
 use crate::dataflow::Output;
-use crate::kafka::{CommitError, KafkaError};
+use crate::kafka::{CommitError, KafkaError, Presence};
 use crate::model::TimeMs;
 use crate::snapshot::{Loaded, SnapshotError};
 use crate::telemetry::{Health, Metrics, ServeError, Server, serve};
@@ -143,6 +143,8 @@ pub struct Job {
     health: Health,
     server: Option<Server>,
     threads: Vec<JoinHandle<()>>,
+    /// So that others see that it runs; ends with it.
+    _presence: Presence,
 }
 
 impl Job {
@@ -161,6 +163,7 @@ impl Job {
             .map(|address| serve(address, metrics.clone(), health.clone()))
             .transpose()?;
 
+        let presence = Presence::announce(&pipeline.kafka.brokers, &pipeline.name)?;
         let start = Start::prepare(pipeline, &conditions)?;
         let writer = start::open_writer(pipeline, start.head.generation, &metrics)?;
         let control = Arc::new(Control::default());
@@ -245,6 +248,7 @@ impl Job {
             health,
             server,
             threads: vec![worker_thread, commit_thread, progress_thread],
+            _presence: presence,
         })
     }
 
