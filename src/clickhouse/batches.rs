@@ -5,8 +5,9 @@
 //! or the server has too many parts, batches grow up to [`WIDEST`] instead of multiplying.
 //! A cut is split by ClickHouse partition, so that one insert is one part: all or nothing.
 //!
-//! Rows stay in the allocation that they were sent in until they are cut, so what an outage
-//! piles up takes what its rows take, and is given back with them.
+//! Rows stay in the allocation that they were sent in until they are stored: a batch is made of
+//! whole parcels, and copies only where it splits one. So what an outage piles up takes what
+//! its rows take, once, and is given back with them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -215,28 +216,41 @@ impl<R: Record> Buffer<R> {
     }
 
     /// A batch and its oldest parcel, if one is due.
-    fn cut(&mut self, limits: &Limits, now: Instant, stopping: bool) -> Option<(Vec<R>, Waiting)> {
+    fn cut(
+        &mut self,
+        limits: &Limits,
+        now: Instant,
+        stopping: bool,
+    ) -> Option<(Vec<Vec<R>>, Waiting)> {
         let (due, oldest) = (self.due_at(limits, now)?, self.oldest()?);
         if due > now && !stopping {
             return None;
         }
         let (most, _) = self.limits(limits, now);
-        let mut batch = Vec::with_capacity(most.min(self.rows));
-        let mut bytes = 0;
-        while let Some(first) = self.parcels.front_mut() {
-            while batch.len() < most
-                && let Some(row) = first.rows.as_slice().first()
-                && (batch.is_empty() || bytes + row.cost() <= WIDEST_BYTES)
-            {
-                bytes += row.cost();
-                batch.extend(first.rows.next());
+        let (mut batch, mut count, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(mut first) = self.parcels.pop_front() {
+            let rows = first.rows.as_slice();
+            let fitting = rows
+                .iter()
+                .enumerate()
+                .take(most - count)
+                .take_while(|(at, row)| {
+                    bytes += row.cost();
+                    bytes <= WIDEST_BYTES || count + at == 0
+                })
+                .count();
+            count += fitting;
+            if fitting == rows.len() {
+                batch.push(first.rows.collect());
+                continue;
             }
-            if !first.rows.as_slice().is_empty() {
-                break;
+            if fitting > 0 {
+                batch.push(first.rows.by_ref().take(fitting).collect());
             }
-            self.parcels.pop_front();
+            self.parcels.push_front(first);
+            break;
         }
-        self.rows -= batch.len();
+        self.rows -= count;
         Some((batch, oldest))
     }
 
@@ -354,25 +368,109 @@ impl Tables {
 }
 
 /// The batch, one part for each ClickHouse partition.
-fn by_partition<R: Ask>(rows: Vec<R>) -> Vec<Vec<R>> {
+fn by_partition<R: Ask>(batch: Vec<Vec<R>>) -> Vec<Vec<Vec<R>>> {
     let mut months = Months::new();
-    let mut parts: BTreeMap<u32, Vec<R>> = BTreeMap::new();
-    let mut rest = rows.into_iter();
-    let Some(first) = rest.next() else {
-        return Vec::new();
-    };
-    let mut current = first.partition(&mut months);
-    let mut part = Vec::with_capacity(rest.len() + 1);
-    part.push(first);
-    // Nearly always all rows are of one month: then this is one vector and no look-up.
-    for row in rest {
-        let partition = row.partition(&mut months);
-        if partition != current {
-            parts.entry(current).or_default().append(&mut part);
-            current = partition;
+    let mut parts: BTreeMap<u32, Vec<Vec<R>>> = BTreeMap::new();
+    for rows in batch {
+        let Some(first) = rows.first() else { continue };
+        let partition = first.partition(&mut months);
+        if rows
+            .iter()
+            .all(|row| row.partition(&mut months) == partition)
+        {
+            // As nearly always: then nothing is copied.
+            parts.entry(partition).or_default().push(rows);
+            continue;
         }
-        part.push(row);
+        let mut split: BTreeMap<u32, Vec<R>> = BTreeMap::new();
+        for row in rows {
+            let partition = row.partition(&mut months);
+            split.entry(partition).or_default().push(row);
+        }
+        for (partition, rows) in split {
+            parts.entry(partition).or_default().push(rows);
+        }
     }
-    parts.entry(current).or_default().append(&mut part);
     parts.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant as StdInstant;
+
+    use super::*;
+    use crate::model::{DriverId, Epoch, TimeMs};
+
+    fn rows(starts: impl Iterator<Item = TimeMs>) -> Vec<DriverWindow> {
+        let row = |start_ms| DriverWindow {
+            driver: DriverId(1),
+            start_ms,
+            updates: 1,
+            distance_m: 0.0,
+            max_speed_mps: None,
+            version: Epoch(1),
+        };
+        starts.map(row).collect()
+    }
+
+    fn starts(batch: &[Vec<DriverWindow>]) -> Vec<Vec<TimeMs>> {
+        let of = |rows: &Vec<DriverWindow>| rows.iter().map(|row| row.start_ms).collect();
+        batch.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_batch_is_whole_parcels_and_at_most_one_split() {
+        let limits = Limits {
+            rows: 5,
+            age: Duration::ZERO,
+        };
+        let mut buffer = Buffer::<DriverWindow>::default();
+        let at = StdInstant::now();
+        buffer.take((7, at), rows(0..2));
+        buffer.take((8, at), rows(2..9));
+        buffer.take((9, at), rows(9..10));
+        let mut cut = || buffer.cut(&limits, Instant::now(), true);
+        let (batch, oldest) = cut().unwrap();
+        assert_eq!(
+            (starts(&batch), oldest.0),
+            (vec![vec![0, 1], vec![2, 3, 4]], 7)
+        );
+        let (batch, oldest) = cut().unwrap();
+        assert_eq!(
+            (starts(&batch), oldest.0),
+            (vec![vec![5, 6, 7, 8], vec![9]], 8)
+        );
+        assert!(cut().is_none());
+        assert_eq!((buffer.rows, buffer.oldest()), (0, None));
+    }
+
+    #[test]
+    fn a_batch_has_one_part_a_month() {
+        const DAY: TimeMs = 86_400_000;
+        let batch = vec![
+            rows((0..2).map(|day| day * DAY)),
+            rows((29..33).map(|day| day * DAY)),
+            rows((40..42).map(|day| day * DAY)),
+            rows(0..0),
+        ];
+        let days: Vec<_> = by_partition(batch)
+            .iter()
+            .map(|part| starts(part))
+            .collect();
+        let days: Vec<Vec<Vec<_>>> = days
+            .iter()
+            .map(|part| {
+                part.iter()
+                    .map(|rows| rows.iter().map(|at| at / DAY).collect())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(
+            days,
+            [
+                vec![vec![0, 1], vec![29, 30]],
+                vec![vec![31, 32], vec![40, 41]]
+            ]
+        );
+    }
 }

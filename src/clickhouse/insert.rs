@@ -187,7 +187,7 @@ fn quoted(text: &str) -> String {
 pub(super) async fn store<R: Ask>(
     context: Arc<Context>,
     cut: Cut,
-    parts: Vec<Vec<R>>,
+    parts: Vec<Vec<Vec<R>>>,
     doubtful: bool,
 ) {
     for rows in parts {
@@ -228,13 +228,13 @@ enum Token {
 
 impl Batch<'_> {
     /// Tries until the table has all of `rows`; false if a later run has taken over.
-    async fn store<R: Ask>(&self, mut rows: Vec<R>, doubtful: bool) -> bool {
-        let (began, sent) = (Instant::now(), rows.len());
+    async fn store<R: Ask>(&self, mut rows: Vec<Vec<R>>, doubtful: bool) -> bool {
+        let (began, sent) = (Instant::now(), count(&rows));
         let mut backoff = Backoff::new();
         let mut doubt = doubtful;
         let (mut token_number, mut token) = (0u32, Token::Fresh);
         let mut tries = 0u32;
-        while !rows.is_empty() {
+        while count(&rows) > 0 {
             let asked = doubt;
             let outcome = if doubt {
                 self.settle(&mut rows, token).await.map(|present| {
@@ -250,7 +250,7 @@ impl Batch<'_> {
                 match self.insert(&rows, token_number, tries).await {
                     Ok(()) if token == Token::Fresh => {
                         fail::point("insert-done");
-                        self.release(&rows);
+                        self.release(rows.iter().flatten());
                         rows.clear();
                         Ok(())
                     }
@@ -273,7 +273,7 @@ impl Batch<'_> {
                     self.context.shared.end(&self.context.fenced());
                     return false;
                 }
-                self.wait::<R>(&fault, rows.len(), &mut backoff).await;
+                self.wait::<R>(&fault, count(&rows), &mut backoff).await;
             }
         }
         self.context
@@ -326,7 +326,7 @@ impl Batch<'_> {
 
     /// Makes sure that no earlier insert of the batch stores anything from now on, and leaves
     /// in `rows` those that the table does not have. Returns how many it has.
-    async fn settle<R: Ask>(&self, rows: &mut Vec<R>, token: Token) -> Result<usize> {
+    async fn settle<R: Ask>(&self, rows: &mut [Vec<R>], token: Token) -> Result<usize> {
         let context = self.context;
         context.register().await?;
         if token != Token::Fresh {
@@ -335,16 +335,20 @@ impl Batch<'_> {
             context.kill(&which).await?;
         }
         let limit = context.options.timeout;
-        let present = within(limit * 2, R::present(&context.client, rows)).await?;
-        let asked = rows.len();
-        let released = keep_missing(rows, &present);
-        self.release(&released);
+        let all: Vec<&R> = rows.iter().flatten().collect();
+        let present = within(limit * 2, R::present(&context.client, &all)).await?;
+        let asked = all.len();
+        let there: Vec<R> = rows
+            .iter_mut()
+            .flat_map(|rows| keep_missing(rows, &present))
+            .collect();
+        self.release(there.iter());
         context
             .shared
             .counts
             .reconciled
             .fetch_add(1, Ordering::Relaxed);
-        let present = released.len();
+        let present = there.len();
         context.tell(Notice::Reconciled {
             table: R::TABLE,
             rows: asked,
@@ -353,7 +357,7 @@ impl Batch<'_> {
         Ok(present)
     }
 
-    async fn insert<R: Ask>(&self, rows: &[R], token: u32, tries: u32) -> Result<()> {
+    async fn insert<R: Ask>(&self, rows: &[Vec<R>], token: u32, tries: u32) -> Result<()> {
         let context = self.context;
         context.register().await?;
         let (table, structure) = (R::TABLE.name(), R::STRUCTURE);
@@ -365,7 +369,7 @@ impl Batch<'_> {
         let id = self.id::<R>();
         let limit = context.options.timeout;
         // One block, whatever the server's defaults are.
-        let block = rows.len().max(1_048_449).to_string();
+        let block = count(rows).max(1_048_449).to_string();
         let mut insert = context
             .client
             .insert_formatted_with(sql)
@@ -379,7 +383,7 @@ impl Batch<'_> {
             .with_setting("use_query_cache", "0")
             .with_setting("wait_end_of_query", "1");
         let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
-        for row in rows {
+        for row in rows.iter().flatten() {
             row.encode(&mut chunk);
             if chunk.len() >= CHUNK_BYTES {
                 let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_BYTES + 4096));
@@ -403,13 +407,18 @@ impl Batch<'_> {
         )
     }
 
-    fn release<R: Ask>(&self, rows: &[R]) {
-        let amount = Amount {
-            rows: rows.len(),
-            bytes: rows.iter().map(R::cost).sum(),
-        };
+    fn release<'r, R: Ask>(&self, rows: impl Iterator<Item = &'r R>) {
+        let mut amount = Amount::default();
+        for row in rows {
+            amount.rows += 1;
+            amount.bytes += row.cost();
+        }
         self.context.shared.release(R::TABLE, amount);
     }
+}
+
+fn count<R>(rows: &[Vec<R>]) -> usize {
+    rows.iter().map(Vec::len).sum()
 }
 
 /// The names in a structure.

@@ -37,7 +37,7 @@ pub(super) trait Ask: Record {
     /// Which identities of `rows` the table has. The answer may name others as well.
     fn present(
         client: &Client,
-        rows: &[Self],
+        rows: &[&Self],
     ) -> impl Future<Output = Result<HashSet<Self::Key>>> + Send
     where
         Self: Sized;
@@ -62,9 +62,9 @@ fn span(numbers: impl Iterator<Item = i64>) -> RangeInclusive<i64> {
 
 impl Ask for LocationRow {
     /// A batch's offsets lie close together: one range for each Kafka partition.
-    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+    async fn present(client: &Client, rows: &[&Self]) -> Result<HashSet<Self::Key>> {
         let mut partitions: BTreeMap<i32, Vec<&Self>> = BTreeMap::new();
-        for row in rows {
+        for &row in rows {
             partitions.entry(row.kafka_partition).or_default().push(row);
         }
         let mut present = HashSet::new();
@@ -87,7 +87,7 @@ impl Ask for LocationRow {
 
 impl Ask for EventRow {
     /// By id, some at a time.
-    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+    async fn present(client: &Client, rows: &[&Self]) -> Result<HashSet<Self::Key>> {
         let mut present = HashSet::new();
         for rows in rows.chunks(IDS_AT_ONCE) {
             let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
@@ -107,9 +107,9 @@ impl Ask for EventRow {
 
 impl Ask for RejectedRow {
     /// The identity is the sorting key.
-    async fn present(client: &Client, rows: &[Self]) -> Result<HashSet<Self::Key>> {
+    async fn present(client: &Client, rows: &[&Self]) -> Result<HashSet<Self::Key>> {
         let mut sources: BTreeMap<(&CompactString, i32), Vec<&Self>> = BTreeMap::new();
-        for row in rows {
+        for &row in rows {
             sources
                 .entry((&row.topic, row.kafka_partition))
                 .or_default()

@@ -100,7 +100,7 @@ impl Record for SessionWindow {
 macro_rules! never_asked {
     ($($row:ty),*) => {$(
         impl Ask for $row {
-            async fn present(_client: &Client, _rows: &[Self]) -> Result<HashSet<Self::Key>> {
+            async fn present(_client: &Client, _rows: &[&Self]) -> Result<HashSet<Self::Key>> {
                 Ok(HashSet::new())
             }
         }

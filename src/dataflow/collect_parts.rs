@@ -1,6 +1,7 @@
 //! The parts of a snapshot, on one worker, handed on when it is whole; and how far windows are.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use timely::dataflow::StreamVec;
@@ -9,7 +10,24 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::{Context, Output, frontier_of};
 use crate::model::Epoch;
-use crate::snapshot::Part;
+use crate::snapshot::{Kind, Part};
+
+/// One part of each kind and key group.
+type Gathered = BTreeMap<(Kind, u16), Part>;
+
+/// Cells of one key group come from several workers.
+fn add(parts: &mut Gathered, part: Part) {
+    match parts.entry((part.kind, part.group)) {
+        Entry::Vacant(entry) => {
+            entry.insert(part);
+        }
+        Entry::Occupied(mut entry) => {
+            let known = entry.get_mut();
+            known.whole |= part.whole;
+            known.bytes.extend(part.bytes);
+        }
+    }
+}
 
 /// `parts` are those of all operators, so that its frontier is theirs; `forwarded` are the
 /// windows of other processes.
@@ -25,12 +43,13 @@ pub(super) fn collect_parts<'scope>(
         forwarded.map(|forwarded| builder.new_input(forwarded, Exchange::new(|_: &Output| 0)));
 
     builder.build(move |_capabilities| {
-        let mut waiting: BTreeMap<u64, Vec<Part>> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Gathered> = BTreeMap::new();
         let mut settled = 0;
         move |frontiers| {
             parts.for_each(|capability, data| {
                 if let Some(epoch) = capability.least() {
-                    waiting.entry(*epoch).or_default().append(data);
+                    let parts = waiting.entry(*epoch).or_default();
+                    data.drain(..).for_each(|part| add(parts, part));
                 }
             });
             if let Some(forwarded) = &mut forwarded {
@@ -42,6 +61,7 @@ pub(super) fn collect_parts<'scope>(
             {
                 let (epoch, parts) = entry.remove_entry();
                 let epoch = Epoch(epoch);
+                let parts = parts.into_values().collect();
                 context.give(Output::Snapshot { epoch, parts });
             }
             if let Some(complete) = complete

@@ -236,15 +236,27 @@ impl Watch {
     }
 }
 
+fn parts_of(loaded: &Loaded, kind: Kind, groups: impl Iterator<Item = u64>) -> Vec<Part> {
+    let parts = groups.flat_map(|group| loaded.parts(kind, group));
+    parts
+        .map(|part| Part {
+            kind: part.kind,
+            group: part.group,
+            whole: part.whole,
+            bytes: part.bytes.to_vec(),
+        })
+        .collect()
+}
+
 /// What one worker needs of a snapshot.
 fn restored(epoch: Epoch, loaded: &Loaded, index: usize, peers: usize) -> Restored {
     let all = |kind| -> Vec<Part> {
         let groups = 0..KEY_GROUPS;
-        groups.flat_map(|group| loaded.parts(kind, group)).collect()
+        parts_of(loaded, kind, groups)
     };
     let own = |kind| -> Vec<Part> {
         let groups = (0..KEY_GROUPS).filter(|group| Restored::is_own(*group, index, peers));
-        groups.flat_map(|group| loaded.parts(kind, group)).collect()
+        parts_of(loaded, kind, groups)
     };
     Restored {
         epoch,

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use riderflow::clickhouse::{Notice, Origin, Rows, StoredEvent, Writer};
 use riderflow::model::{
-    DeadLetter, DriverId, Epoch, EventKind, Fault, Flag, Input, Place, Position, Reason, Source,
+    CellWindow, DeadLetter, DriverId, DriverWindow, Epoch, EventKind, Fault, Flag, Input, Place,
+    Position, Reason, SessionWindow, Source,
 };
 
 use crate::{Database, SOME_DAY_MS, location, locations, notices, options};
@@ -82,6 +83,104 @@ fn all_three_tables_hold_what_was_sent() {
         ),
         "malformed_json\tit\\'s no JSON\trider-updates\t1\t3\tFF007B"
     );
+}
+
+#[test]
+fn the_tables_of_windows_hold_what_was_sent() {
+    let database = Database::start();
+    let writer = Writer::start(options(database.server()), None).unwrap();
+    let start_ms = 1_790_000_040_000;
+    let cell = CellWindow {
+        cell: 0x88_6189_2d8d_ffff,
+        start_ms,
+        drivers: 3,
+        updates: 70,
+        mean_speed_mps: Some(7.25),
+        version: Epoch(17_900_000_600),
+    };
+    let driver = DriverWindow {
+        driver: DriverId(453),
+        start_ms,
+        updates: 60,
+        distance_m: 433.25,
+        max_speed_mps: None,
+        version: Epoch(17_900_000_601),
+    };
+    let session = |start_ms, updates| SessionWindow {
+        driver: DriverId(453),
+        start_ms,
+        end_ms: start_ms + 50_333,
+        distance_m: 433.5,
+        updates,
+        version: Epoch(17_900_000_602),
+    };
+    let sessions = vec![session(start_ms + 123, 60), session(start_ms + 999, 0)];
+    for rows in [
+        Rows::Cells(vec![cell]),
+        Rows::Drivers(vec![driver]),
+        Rows::Sessions(sessions),
+    ] {
+        writer.send(rows, Origin::New).unwrap();
+    }
+    let summary = writer.flush_and_stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(summary.stats.windows_stored, 4);
+    assert_eq!(
+        database.query(
+            "SELECT cell, toUnixTimestamp(minute), drivers, updates, mean_speed, epoch \
+             FROM riderflow.cell_minutes"
+        ),
+        format!(
+            "{}\t1790000040\t3\t70\t7.25\t17900000600",
+            0x88_6189_2d8d_ffff_u64
+        )
+    );
+    assert_eq!(
+        database.query(
+            "SELECT driver_id, toUnixTimestamp(minute), updates, distance_m, max_speed, epoch \
+             FROM riderflow.driver_minutes"
+        ),
+        "453\t1790000040\t60\t433.25\t\\N\t17900000601"
+    );
+    assert_eq!(
+        database.query(
+            "SELECT driver_id, toUnixTimestamp64Milli(start), toUnixTimestamp64Milli(end), \
+             distance_m, updates, epoch, is_deleted FROM riderflow.driver_sessions ORDER BY start"
+        ),
+        "453\t1790000040123\t1790000090456\t433.5\t60\t17900000602\t0\n\
+         453\t1790000040999\t1790000091332\t433.5\t0\t17900000602\t1"
+    );
+}
+
+/// The questions after a restart read the projections, not the tables.
+#[test]
+fn what_is_asked_by_identity_is_no_scan() {
+    let database = Database::start();
+    database.query(
+        "INSERT INTO riderflow.driver_locations (driver_id, timestamp, kafka_partition, kafka_offset) \
+         SELECT cityHash64(number) % 10000, fromUnixTimestamp64Milli(toInt64(1790000000000 + number)), \
+         number % 2, number FROM numbers(1000000)",
+    );
+    database.query(
+        "INSERT INTO riderflow.events (id, driver_id, event_time) SELECT \
+         concat('rider-updates/0/', toString(number), '/geofence.entered/f/453'), \
+         cityHash64(number) % 10000, fromUnixTimestamp64Milli(toInt64(1790000000000 + number)) \
+         FROM numbers(200000)",
+    );
+    for (question, projection) in [
+        (
+            "SELECT kafka_offset FROM riderflow.driver_locations \
+             WHERE kafka_partition = 1 AND kafka_offset BETWEEN 5000 AND 9000",
+            "by_source",
+        ),
+        (
+            "SELECT id FROM riderflow.events \
+             WHERE id IN ('rider-updates/0/77/geofence.entered/f/453', 'x')",
+            "by_id",
+        ),
+    ] {
+        let plan = database.query(&format!("EXPLAIN indexes = 1 {question}"));
+        assert!(plan.contains(projection), "{plan}");
+    }
 }
 
 #[test]
