@@ -63,13 +63,20 @@ fn write(sender: &mut Sender) {
         let value = update(driver, at_ms);
         let key = driver.to_string();
         let partition = (driver % 2) as i32;
-        sender.send("rider-updates", partition, at_ms, Some(key.as_bytes()), Some(&value));
+        sender.send(
+            "rider-updates",
+            partition,
+            at_ms,
+            Some(key.as_bytes()),
+            Some(&value),
+        );
     }
     sender.flush();
 }
 
-fn rows(lab: &Lab, of: &str) -> String {
-    lab.query(&format!("SELECT toString({of})")).remove(0)
+fn rows(lab: &Lab, what: &str, table: &str) -> String {
+    lab.query(&format!("SELECT toString({what}) FROM riderflow.{table}"))
+        .remove(0)
 }
 
 fn ids(events: &[Received]) -> Vec<&str> {
@@ -88,7 +95,8 @@ fn all_stored(lab: &Lab, pipeline: &Path) -> bool {
 
 fn snapshots(state: &Value, readable: &str) -> usize {
     let all = state["snapshots"].as_array().expect("snapshots").iter();
-    all.filter(|snapshot| snapshot["readable"] == readable).count()
+    all.filter(|snapshot| snapshot["readable"] == readable)
+        .count()
 }
 
 #[test]
@@ -101,8 +109,14 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     lab.init(&file);
     let new = state(&lab, &file);
     assert_eq!(new["phase"], "new");
-    assert_eq!((&new["generation"], &new["committed"]), (&json!(0), &Value::Null));
-    assert_eq!((&new["restart"]["possible"], &new["jobs"]), (&json!(true), &json!([])));
+    assert_eq!(
+        (&new["generation"], &new["committed"]),
+        (&json!(0), &Value::Null)
+    );
+    assert_eq!(
+        (&new["restart"]["possible"], &new["jobs"]),
+        (&json!(true), &json!([]))
+    );
 
     write(&mut lab.sender());
     let job = lab.run(&file, 2);
@@ -112,12 +126,22 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     lab.wait_for_no_lag("st-state", LONG);
     let running = state(&lab, &file);
     assert_eq!(running["phase"], "started");
-    assert_eq!(running["jobs"].as_array().map(Vec::len), Some(1), "{running}");
-    assert_eq!(running["jobs"][0]["client"], format!("riderflow-{}", job.id()));
+    assert_eq!(
+        running["jobs"].as_array().map(Vec::len),
+        Some(1),
+        "{running}"
+    );
+    assert_eq!(
+        running["jobs"][0]["client"],
+        format!("riderflow-{}", job.id())
+    );
     assert_eq!(running["generation"], 1);
     assert_eq!(running["clickhouse"]["answers"], true);
     let inputs = running["inputs"].as_array().expect("inputs");
-    let updates: Vec<_> = inputs.iter().filter(|it| it["topic"] == "rider-updates").collect();
+    let updates: Vec<_> = inputs
+        .iter()
+        .filter(|it| it["topic"] == "rider-updates")
+        .collect();
     assert_eq!(updates.len(), 2);
     for input in updates {
         for offset in ["next", "end", "group_offset"] {
@@ -126,7 +150,12 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
         assert_eq!(input["first"], 0);
     }
     let text = stdout(&tool(&lab, "state", &file, &[]));
-    for words in ["a job runs (riderflow-", "start 1, riderflow", "readable", "a restart would\n"] {
+    for words in [
+        "a job runs (riderflow-",
+        "start 1, riderflow",
+        "readable",
+        "a restart would\n",
+    ] {
         assert!(text.contains(words), "no `{words}` in\n{text}");
     }
 
@@ -150,16 +179,28 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).expect("it is damaged");
     let damaged = state(&lab, &file);
-    assert_eq!((snapshots(&damaged, "damaged"), snapshots(&damaged, "good")), (1, 1));
+    assert_eq!(
+        (snapshots(&damaged, "damaged"), snapshots(&damaged, "good")),
+        (1, 1)
+    );
     assert_eq!(damaged["restart"]["possible"], true, "from the one before");
-    let (before, after) = (&damaged["restart"]["snapshot_epoch"], &stopped["snapshots"][1]["epoch"]);
+    let (before, after) = (
+        &damaged["restart"]["snapshot_epoch"],
+        &stopped["snapshots"][1]["epoch"],
+    );
     assert_eq!(before, after);
 
     std::fs::remove_dir_all(&folder).expect("they are removed");
     let lost = state(&lab, &file);
-    assert_eq!((snapshots(&lost, "missing"), &lost["restart"]["possible"]), (2, &json!(false)));
+    assert_eq!(
+        (snapshots(&lost, "missing"), &lost["restart"]["possible"]),
+        (2, &json!(false))
+    );
     let problems = lost["problems"].to_string();
-    assert!(problems.contains("none of the pipeline's 2 snapshots"), "{problems}");
+    assert!(
+        problems.contains("none of the pipeline's 2 snapshots"),
+        "{problems}"
+    );
     let text = stdout(&tool(&lab, "state", &file, &[]));
     assert!(text.contains("a restart would fail"), "{text}");
     let mut job = lab.run(&file, 1);
@@ -181,20 +222,26 @@ fn reset_is_refused_while_a_job_runs_and_then_all_is_told_again_but_stored_once(
     stderr(&tool(&lab, "reset", &file, &[]), 2);
     stderr(&tool(&lab, "reset", &file, &["--yes", "--dry-run"]), 2);
     let error = stderr(&tool(&lab, "reset", &file, &["--yes"]), 1);
-    assert!(error.contains("a job of st-reset runs (riderflow-"), "{error}");
+    assert!(
+        error.contains("a job of st-reset runs (riderflow-"),
+        "{error}"
+    );
     assert!(job.is_running(), "it was not touched");
     let late = update(11, now_ms());
     let mut sender = lab.sender();
     sender.send("rider-updates", 0, now_ms(), Some(b"11"), Some(&late));
     sender.flush();
     wait_until(LONG, "the job goes on", || {
-        rows(&lab, "(SELECT count() FROM riderflow.driver_locations)") == (UPDATES + 1).to_string()
+        rows(&lab, "count()", "driver_locations") == (UPDATES + 1).to_string()
     });
 
     // A job that was killed is still seen for a while.
     job.kill();
     let error = stderr(&tool(&lab, "reset", &file, &["--yes"]), 1);
-    assert!(error.contains("if it was killed, try again in 6 s"), "{error}");
+    assert!(
+        error.contains("if it was killed, try again in 6 s"),
+        "{error}"
+    );
     wait_until(LONG, "the killed job is not seen any more", || {
         state(&lab, &file)["jobs"] == json!([])
     });
@@ -213,8 +260,14 @@ fn reset_is_refused_while_a_job_runs_and_then_all_is_told_again_but_stored_once(
     assert_eq!(done["done"]["generation"], 2);
     assert_eq!(done["done"]["had_offsets"], true);
     let reset = state(&lab, &file);
-    assert_eq!((&reset["phase"], &reset["committed"]), (&json!("reset"), &Value::Null));
-    assert_eq!((&reset["snapshots"], &reset["restart"]["possible"]), (&json!([]), &json!(true)));
+    assert_eq!(
+        (&reset["phase"], &reset["committed"]),
+        (&json!("reset"), &Value::Null)
+    );
+    assert_eq!(
+        (&reset["snapshots"], &reset["restart"]["possible"]),
+        (&json!([]), &json!(true))
+    );
     let left = std::fs::read_dir(&folder).expect("the folder").count();
     assert_eq!((left, lab.lag("st-reset")), (0, None));
 
@@ -228,10 +281,12 @@ fn reset_is_refused_while_a_job_runs_and_then_all_is_told_again_but_stored_once(
     let pairs: Vec<&str> = twice.chunks(2).map(|pair| pair[0]).collect();
     assert!(twice.chunks(2).all(|pair| pair[0] == pair[1]), "{twice:?}");
     assert_eq!(pairs, ids(&told));
-    let stored = "(SELECT (count(), uniqExact(kafka_partition, kafka_offset)) \
-                  FROM riderflow.driver_locations)";
+    let stored = "(count(), uniqExact(kafka_partition, kafka_offset))";
     let count = UPDATES + 1;
-    assert_eq!(rows(&lab, stored), format!("({count},{count})"));
-    let stored = "(SELECT (count(), uniqExact(id)) FROM riderflow.events)";
-    assert_eq!(rows(&lab, stored), "(11,11)");
+    assert_eq!(
+        rows(&lab, stored, "driver_locations"),
+        format!("({count},{count})")
+    );
+    let stored = "(count(), uniqExact(id))";
+    assert_eq!(rows(&lab, stored, "events"), "(11,11)");
 }

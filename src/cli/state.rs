@@ -240,10 +240,20 @@ mod tests {
     fn spans_and_sizes_as_people_say_them() {
         let spans = [0.04, 1.25, 119.4, 120.0, 7_199.0, 7_260.0, 172_800.0, -3.0].map(span);
         let expected = [
-            "0.0 s", "1.2 s", "119.4 s", "2 min", "119 min", "2 h 1 min", "2 days", "-3.0 s",
+            "0.0 s",
+            "1.2 s",
+            "119.4 s",
+            "2 min",
+            "119 min",
+            "2 h 1 min",
+            "2 days",
+            "-3.0 s",
         ];
         assert_eq!(spans, expected);
         let sizes = [0, 999, 1_000, 1_250_000, 3_000_000_000].map(size);
-        assert_eq!(sizes, ["0 bytes", "999 bytes", "1.0 kB", "1.2 MB", "3.0 GB"]);
+        assert_eq!(
+            sizes,
+            ["0 bytes", "999 bytes", "1.0 kB", "1.2 MB", "3.0 GB"]
+        );
     }
 }

@@ -282,7 +282,10 @@ pub fn kept_ms(brokers: &str) -> Result<BTreeMap<Input, i64>, TopicError> {
             Input::Orders | Input::Geofences => "min.compaction.lag.ms",
         };
         let value = resource.get(setting).and_then(|entry| entry.value.as_ref());
-        if let Some(ms) = value.and_then(|value| value.parse().ok()).filter(|ms| *ms >= 0) {
+        if let Some(ms) = value
+            .and_then(|value| value.parse().ok())
+            .filter(|ms| *ms >= 0)
+        {
             kept.insert(input, ms);
         }
     }

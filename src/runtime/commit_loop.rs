@@ -337,7 +337,8 @@ impl CommitLoop {
         self.head.stored = self.rows.stored();
         self.metrics.committed_epoch.set(self.last.0 as i64);
         if let Some((manifest, since)) = &self.written {
-            let has_rows = self.rows.stored() >= manifest.id.epoch;
+            // Epochs after the last committed one are empty: they have no rows.
+            let has_rows = self.rows.stored() >= manifest.id.epoch.min(self.last);
             if has_rows || self.rows.lags() || since.elapsed() > PUBLISH_LIMIT {
                 self.publish();
             }

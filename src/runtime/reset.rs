@@ -19,7 +19,7 @@ use super::start::Ends;
 use super::wall_clock_ms;
 use crate::config::Pipeline;
 use crate::epoch::{Head, InputEnd, LogRecord, Reset, SnapshotId};
-use crate::kafka::admin::{self, TopicError};
+use crate::kafka::admin;
 use crate::kafka::{self, CommitError, Committer, JobSeen, KafkaError, SEEN_AFTER_DEATH};
 use crate::model::{Epoch, Input};
 use crate::snapshot::{SnapshotError, Store};
@@ -138,25 +138,25 @@ impl ResetPlan {
             log.iter().any(|record| record.head().is_some())
                 && log.iter().any(|record| record.epoch().is_some())
         };
-        let (generation, committed) = match kafka::read_epoch_log(brokers, &pipeline.name, is_enough)
-        {
-            Ok(log) => {
-                let generations = log.iter().map(|record| match record {
-                    LogRecord::Epoch(record) => record.generation,
-                    LogRecord::Head(head) => head.generation,
-                });
-                let epochs = log.iter().filter_map(LogRecord::epoch);
-                (
-                    generations.max().unwrap_or(0),
-                    epochs.map(|record| record.epoch).next_back(),
-                )
-            }
-            // Of another format; a reset is the way out.
-            Err(KafkaError::UnknownRecord { .. }) => {
-                (kafka::greatest_generation(brokers, &pipeline.name)?, None)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let (generation, committed) =
+            match kafka::read_epoch_log(brokers, &pipeline.name, is_enough) {
+                Ok(log) => {
+                    let generations = log.iter().map(|record| match record {
+                        LogRecord::Epoch(record) => record.generation,
+                        LogRecord::Head(head) => head.generation,
+                    });
+                    let epochs = log.iter().filter_map(LogRecord::epoch);
+                    (
+                        generations.max().unwrap_or(0),
+                        epochs.map(|record| record.epoch).next_back(),
+                    )
+                }
+                // Of another format; a reset is the way out.
+                Err(KafkaError::UnknownRecord { .. }) => {
+                    (kafka::greatest_generation(brokers, &pipeline.name)?, None)
+                }
+                Err(error) => return Err(error.into()),
+            };
         let store = Store::open(&pipeline.snapshots.url, &pipeline.name)?;
         let ids = store.list_all()?;
         let partitions = ends.next.keys().copied();
@@ -220,13 +220,12 @@ impl ResetPlan {
         committer.commit(&[], &head).map_err(overtaken)?;
 
         // From here on it has happened, and what is left is of no account.
-        let left = |error: String| ResetError::Left(error);
         let store = Store::open(&pipeline.snapshots.url, &pipeline.name);
         let removed = store
             .and_then(|store| store.remove_these(&self.ids))
-            .map_err(|error| left(error.to_string()))?;
+            .map_err(|error| ResetError::Left(error.to_string()))?;
         let had_offsets = admin::delete_group(brokers, &self.group)
-            .map_err(|error: TopicError| left(error.to_string()))?;
+            .map_err(|error| ResetError::Left(error.to_string()))?;
         Ok(ResetDone {
             generation,
             removed,

@@ -286,9 +286,10 @@ impl Facts {
 
         let ends = Ends::ask(brokers, &counts[..Input::ALL.len()])?;
         let partitions = ends.first.keys().copied();
-        let answers = pipeline.clickhouse.enabled.then(|| {
-            clickhouse::ask(&Server::of(pipeline), "SELECT 1", "TabSeparated").is_ok()
-        });
+        let answers = pipeline
+            .clickhouse
+            .enabled
+            .then(|| clickhouse::ask(&Server::of(pipeline), "SELECT 1", "TabSeparated").is_ok());
         Ok(Self {
             at_ms: wall_clock_ms(),
             jobs,
@@ -401,7 +402,10 @@ impl Facts {
             })
             .collect();
         let named: BTreeSet<SnapshotId> = self.snapshots.iter().map(|look| look.id).collect();
-        let in_chains = self.snapshots.iter().filter_map(|look| look.manifest.as_ref());
+        let in_chains = self
+            .snapshots
+            .iter()
+            .filter_map(|look| look.manifest.as_ref());
         let in_chains: BTreeSet<SnapshotId> = in_chains.flat_map(Manifest::files).collect();
         let listed = self.store.iter().flatten().rev();
         let unused = listed.filter(|id| !named.contains(id) && !in_chains.contains(id));
@@ -521,7 +525,10 @@ impl Facts {
     fn need(&self, at: (Input, i32), from: &Position) -> Need {
         let first = self.ends.first.get(&at).map_or(0, |first| first.next);
         let end = self.ends.next.get(&at).copied().unwrap_or(0);
-        let kept = self.kept_ms.get(&at.0).filter(|_| from.latest_ms > 0 && from.next < end);
+        let kept = self
+            .kept_ms
+            .get(&at.0)
+            .filter(|_| from.latest_ms > 0 && from.next < end);
         Need {
             topic: at.0.topic(),
             partition: at.1,
@@ -561,11 +568,7 @@ impl Facts {
     }
 }
 
-fn look(
-    store: &Store,
-    listed: &Result<BTreeSet<SnapshotId>, String>,
-    id: SnapshotId,
-) -> Look {
+fn look(store: &Store, listed: &Result<BTreeSet<SnapshotId>, String>, id: SnapshotId) -> Look {
     let manifest = store.manifest(id);
     let loaded = match &manifest {
         Ok(manifest) => store.load(manifest).map(drop),

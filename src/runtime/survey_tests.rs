@@ -105,7 +105,11 @@ fn manifest_path(folder: &tempfile::TempDir, epoch: u64) -> PathBuf {
         epoch: Epoch(epoch),
         run: 1,
     };
-    folder.path().join("p").join(id.to_string()).join("manifest")
+    folder
+        .path()
+        .join("p")
+        .join(id.to_string())
+        .join("manifest")
 }
 
 #[test]
@@ -117,7 +121,10 @@ fn a_restart_reads_again_what_came_after_the_newest_snapshot() {
     assert_eq!(restart.snapshot_epoch, Some(Epoch(200)));
     assert_eq!((restart.epochs, restart.records), (10, 100));
     assert_eq!(restart.rows_from_epoch, None);
-    assert_eq!((restart.needs[0].from, restart.needs[0].margin), (1_000, 1_000));
+    assert_eq!(
+        (restart.needs[0].from, restart.needs[0].margin),
+        (1_000, 1_000)
+    );
     // The newest record before it is of 100 s; it is kept for 2,000 s, and now is 1,000 s.
     assert_eq!(restart.needs[0].kept_for_s, Some(1_100.0));
     let input = &survey.inputs[0];
@@ -128,7 +135,10 @@ fn a_restart_reads_again_what_came_after_the_newest_snapshot() {
 fn rows_behind_are_counted_from_the_first_epoch_that_is_not_stored() {
     let folder = folder();
     let clickhouse = facts(&folder).survey(&pipeline()).clickhouse;
-    assert_eq!((clickhouse.epochs_behind, clickhouse.records_behind), (2, 20));
+    assert_eq!(
+        (clickhouse.epochs_behind, clickhouse.records_behind),
+        (2, 20)
+    );
     assert_eq!(clickhouse.seconds_behind, 0.2);
 }
 
@@ -139,7 +149,10 @@ fn a_damaged_snapshot_is_passed_over() {
     let survey = facts(&folder).survey(&pipeline());
     assert_eq!(survey.snapshots[0].readable, Readable::Damaged);
     let restart = &survey.restart;
-    assert_eq!((restart.possible, restart.snapshot_epoch), (true, Some(Epoch(100))));
+    assert_eq!(
+        (restart.possible, restart.snapshot_epoch),
+        (true, Some(Epoch(100)))
+    );
     assert_eq!((restart.epochs, restart.records), (110, 1_100));
     assert_eq!(survey.problems.len(), 1);
 }
@@ -158,15 +171,26 @@ fn a_restart_is_impossible_without_a_snapshot_or_what_came_after_it() {
     let survey = gone.survey(&pipeline());
     assert!(!survey.restart.possible);
     assert_eq!(survey.restart.needs[0].margin, -1);
-    assert!(survey.problems[0].contains("1 records were removed unread"), "{survey:?}");
+    assert!(
+        survey.problems[0].contains("1 records were removed unread"),
+        "{survey:?}"
+    );
 
     let mut anew = facts(&folder);
     anew.ends.next.insert(AT, 5);
-    assert!(!anew.survey(&pipeline()).restart.possible, "the topic was made anew");
+    assert!(
+        !anew.survey(&pipeline()).restart.possible,
+        "the topic was made anew"
+    );
 
     std::fs::remove_dir_all(folder.path().join("p")).expect("removed");
     let survey = facts(&folder).survey(&pipeline());
-    assert!(survey.snapshots.iter().all(|it| it.readable == Readable::Missing));
+    assert!(
+        survey
+            .snapshots
+            .iter()
+            .all(|it| it.readable == Readable::Missing)
+    );
     assert!(!survey.restart.possible);
 }
 
@@ -186,5 +210,8 @@ fn rows_of_before_the_snapshot_take_an_older_one() {
     stored(&mut lost, 50);
     let survey = lost.survey(&pipeline());
     assert!(survey.restart.possible, "events go on");
-    assert!(survey.problems[0].contains("no snapshot from before"), "{survey:?}");
+    assert!(
+        survey.problems[0].contains("no snapshot from before"),
+        "{survey:?}"
+    );
 }
