@@ -121,7 +121,7 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     write(&mut lab.sender());
     let job = lab.run(&file, 2);
     wait_until(LONG, "all is stored, and snapshots are named", || {
-        all_stored(&lab, &file) && snapshots(&state(&lab, &file), "good") == 2
+        all_stored(&lab, &file) && snapshots(&state(&lab, &file), "good") >= 2
     });
     lab.wait_for_no_lag("st-state", LONG);
     let running = state(&lab, &file);
@@ -179,10 +179,8 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).expect("it is damaged");
     let damaged = state(&lab, &file);
-    assert_eq!(
-        (snapshots(&damaged, "damaged"), snapshots(&damaged, "good")),
-        (1, 1)
-    );
+    assert_eq!(snapshots(&damaged, "damaged"), 1);
+    let named = 1 + snapshots(&damaged, "good");
     assert_eq!(damaged["restart"]["possible"], true, "from the one before");
     let (before, after) = (
         &damaged["restart"]["snapshot_epoch"],
@@ -194,11 +192,11 @@ fn state_says_how_far_a_pipeline_is_from_before_its_first_start_to_lost_snapshot
     let lost = state(&lab, &file);
     assert_eq!(
         (snapshots(&lost, "missing"), &lost["restart"]["possible"]),
-        (2, &json!(false))
+        (named, &json!(false))
     );
     let problems = lost["problems"].to_string();
     assert!(
-        problems.contains("none of the pipeline's 2 snapshots"),
+        problems.contains("snapshots can be read: bring them back"),
         "{problems}"
     );
     let text = stdout(&tool(&lab, "state", &file, &[]));
@@ -268,7 +266,7 @@ fn reset_is_refused_while_a_job_runs_and_then_all_is_told_again_but_stored_once(
         (&reset["snapshots"], &reset["restart"]["possible"]),
         (&json!([]), &json!(true))
     );
-    let left = std::fs::read_dir(&folder).expect("the folder").count();
+    let left = std::fs::read_dir(&folder).map_or(0, Iterator::count);
     assert_eq!((left, lab.lag("st-reset")), (0, None));
 
     let job = lab.run(&file, 1);

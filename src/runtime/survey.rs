@@ -498,7 +498,10 @@ impl Facts {
         let faults = self.snapshots.iter().filter(|look| look.fault.is_some());
         restart.possible = problems.len() == before + faults.count();
 
-        if pipeline.clickhouse.enabled && head.stored.0 + 1 < manifest.id.epoch.0 {
+        let mut epochs = self.log.iter().filter_map(LogRecord::epoch);
+        let is_missing =
+            |record: &EpochRecord| record.epoch > head.stored && record.epoch <= manifest.id.epoch;
+        if pipeline.clickhouse.enabled && epochs.any(is_missing) {
             self.rows_again(head, problems, &mut restart);
         }
         restart
