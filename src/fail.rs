@@ -12,14 +12,24 @@
 /// Every point, in the order in which a start and an epoch pass them. A test holds this list
 /// against the source.
 pub const POINTS: &[&str] = &[
+    "takeover",
+    "log-read",
+    "head-committed",
+    "replay-begun",
+    "replay-done",
     "commit-begun",
     "commit-some-sent",
     "commit-sent",
     "commit-drained",
     "commit-done",
+    "rows-passed",
     "insert-begun",
     "insert-sent",
     "insert-done",
+    "snapshot-parts",
+    "snapshot-state-written",
+    "snapshot-manifest-written",
+    "snapshot-published",
 ];
 
 /// Passes the point `name`, which is one of [`POINTS`].
@@ -171,7 +181,9 @@ mod tests {
             let path = entry.expect("a source folder is readable").path();
             if path.is_dir() {
                 passed(&path, names);
-            } else if !path.ends_with("fail.rs") {
+            } else if path.extension().is_some_and(|kind| kind == "rs")
+                && !path.ends_with("fail.rs")
+            {
                 let text = fs::read_to_string(&path).expect("a source file is readable UTF-8");
                 // The name may stand on a line of its own.
                 let calls = text.split("fail::point(").skip(1);

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{Lab, Received, Sender, lab, now_ms, wait_until};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const MINUTE: i64 = 60_000;
@@ -423,17 +422,10 @@ fn every_bad_message_is_answered_by_its_reason_and_harms_no_good_one() {
     assert_eq!(rejected.into_iter().collect::<BTreeSet<_>>(), wanted);
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Partitions {
-    Alternate,
-    Fixed,
-}
-
 /// Sends one update a second of each of `drivers` for `seconds`, as of now, from a thread of
 /// its own; returns how many. A driver goes to and fro through the fence of [`add_fence`] at
-/// 65 m/s; with `Partitions::Alternate` each of its updates goes to another partition than the
-/// one before.
-fn stream(lab: &Lab, seconds: u64, drivers: u64, partitions: Partitions) -> JoinHandle<usize> {
+/// 65 m/s; each of its updates goes to another partition than the one before.
+fn stream(lab: &Lab, seconds: u64, drivers: u64) -> JoinHandle<usize> {
     let mut sender = lab.sender();
     std::thread::spawn(move || {
         let start = Instant::now();
@@ -444,12 +436,7 @@ fn stream(lab: &Lab, seconds: u64, drivers: u64, partitions: Partitions) -> Join
             for driver in (0..drivers).filter(|driver| driver % 20 == round % 20) {
                 let value = update(driver, lon, 12.975, now_ms());
                 let key = driver.to_string();
-                let turn = if partitions == Partitions::Alternate {
-                    round / 20
-                } else {
-                    0
-                };
-                let partition = ((driver + turn) % 2) as i32;
+                let partition = ((driver + round / 20) % 2) as i32;
                 sender.send(
                     "rider-updates",
                     partition,
@@ -536,7 +523,7 @@ fn clickhouse_away_for_20_seconds_delays_only_clickhouse() {
     lab.init(&pipeline);
     add_fence(&lab);
     let job = lab.run(&pipeline, 2);
-    let stream = stream(&lab, 30, 2_000, Partitions::Alternate);
+    let stream = stream(&lab, 30, 2_000);
 
     wait_until(LONG, "rows come in", || {
         rows_stored(&lab, "driver_locations") > 2_000
@@ -562,89 +549,12 @@ fn clickhouse_away_for_20_seconds_delays_only_clickhouse() {
 }
 
 #[test]
-fn clickhouse_killed_in_mid_insert_gets_every_row_once() {
-    let mut lab = lab("clickhouse killed");
-    let pipeline = lab.pipeline("mid-insert", "clickhouse.batch_rows = 1000");
-    lab.init(&pipeline);
-    add_fence(&lab);
-    let job = lab.run(&pipeline, 2);
-    let stream = stream(&lab, 8, 10_000, Partitions::Alternate);
-    for _ in 0..3 {
-        let reached = rows_stored(&lab, "driver_locations");
-        wait_until(LONG, "rows come in", || {
-            rows_stored(&lab, "driver_locations") > reached
-        });
-        lab.services()
-            .kill_clickhouse()
-            .expect("ClickHouse is killed");
-        lab.services()
-            .start_clickhouse()
-            .expect("ClickHouse starts");
-    }
-    let sent = stream.join().expect("everything was sent");
-    lab.wait_for_no_lag("mid-insert", LONG);
-    let failures = job.metric("riderflow_clickhouse_retries_total");
-    assert!(failures > 0.0, "no kill met an insert");
-    assert_eq!(job.stop().code(), Some(0));
-    assert_each_row_once(&lab, sent, events_of(&lab, "mid-insert").len());
-}
-
-#[test]
-fn a_broker_restart_loses_and_repeats_nothing() {
-    let mut lab = lab("broker restart");
-    let pipeline = lab.pipeline("restart", "");
-    lab.init(&pipeline);
-    add_fence(&lab);
-    let mut job = lab.run(&pipeline, 2);
-    // The test's own producer takes up the two partitions at different times after the restart,
-    // so that late records of one partition meet a job that has told those of the other; a
-    // driver who alternates would rightly be judged by what came first.
-    let stream = stream(&lab, 20, 2_000, Partitions::Fixed);
-    wait_until(LONG, "events come", || {
-        events_of(&lab, "restart").len() > 100
-    });
-
-    lab.services().stop_kafka().expect("Kafka stops");
-    std::thread::sleep(Duration::from_secs(2));
-    lab.services().start_kafka().expect("Kafka starts");
-
-    let sent = stream.join().expect("everything was sent");
-    lab.wait_for_no_lag("restart", LONG);
-    assert!(job.is_running(), "the job outlives a restart of the broker");
-    assert_eq!(job.stop().code(), Some(0));
-
-    let events = events_of(&lab, "restart");
-    assert_each_row_once(&lab, sent, events.len());
-    assert_as_undisturbed(&lab, "restart");
-}
-
-#[test]
-fn a_job_that_was_frozen_takes_nothing_for_an_end_that_was_one_before() {
-    let lab = lab("frozen");
-    let pipeline = lab.pipeline("frozen", "clickhouse.enabled = false");
-    lab.init(&pipeline);
-    add_fence(&lab);
-    let job = lab.run(&pipeline, 2);
-    let stream = stream(&lab, 15, 500, Partitions::Alternate);
-    wait_until(LONG, "events come", || {
-        events_of(&lab, "frozen").len() > 100
-    });
-    job.signal(Signal::STOP);
-    std::thread::sleep(Duration::from_secs(4));
-    job.signal(Signal::CONT);
-    stream.join().expect("everything was sent");
-    lab.wait_for_no_lag("frozen", LONG);
-    assert_eq!(job.stop().code(), Some(0));
-    assert_as_undisturbed(&lab, "frozen");
-}
-
-#[test]
 fn a_job_that_is_started_again_goes_on_where_it_stopped() {
     let lab = lab("start again");
     let pipeline = lab.pipeline("again", "");
     lab.init(&pipeline);
     add_fence(&lab);
-    let stream = stream(&lab, 15, 2_000, Partitions::Alternate);
+    let stream = stream(&lab, 15, 2_000);
     for workers in [1, 2] {
         let job = lab.run(&pipeline, workers);
         std::thread::sleep(Duration::from_secs(5));
@@ -657,43 +567,6 @@ fn a_job_that_is_started_again_goes_on_where_it_stopped() {
     assert_eq!(lab.lag("again"), Some(0), "lag tools agree after a stop");
     assert_each_row_once(&lab, sent, events_of(&lab, "again").len());
     assert_as_undisturbed(&lab, "again");
-}
-
-#[test]
-fn events_are_told_once_although_the_job_is_killed() {
-    let lab = lab("killed");
-    let pipeline = lab.pipeline("killed", "clickhouse.enabled = false");
-    lab.init(&pipeline);
-    add_fence(&lab);
-    let stream = stream(&lab, 15, 500, Partitions::Alternate);
-    for workers in [2, 1, 4] {
-        let mut job = lab.run(&pipeline, workers);
-        std::thread::sleep(Duration::from_secs(4));
-        job.kill();
-    }
-    stream.join().expect("everything was sent");
-    let job = lab.run(&pipeline, 2);
-    lab.wait_for_no_lag("killed", LONG);
-    assert_eq!(job.stop().code(), Some(0));
-    assert_as_undisturbed(&lab, "killed");
-}
-
-#[test]
-fn of_two_jobs_one_is_fenced_and_says_so() {
-    let lab = lab("two jobs");
-    let pipeline = lab.pipeline("twice", "clickhouse.enabled = false");
-    lab.init(&pipeline);
-    add_fence(&lab);
-    let stream = stream(&lab, 12, 500, Partitions::Alternate);
-    let mut first = lab.run(&pipeline, 1);
-    std::thread::sleep(Duration::from_secs(3));
-    let second = lab.run(&pipeline, 1);
-    wait_until(LONG, "the first job ends", || !first.is_running());
-    assert_eq!(first.wait().code(), Some(1), "fenced");
-    stream.join().expect("everything was sent");
-    lab.wait_for_no_lag("twice", LONG);
-    assert_eq!(second.stop().code(), Some(0), "the other survives");
-    assert_as_undisturbed(&lab, "twice");
 }
 
 #[test]
@@ -739,7 +612,7 @@ fn a_stop_takes_less_than_30_seconds_even_while_kafka_is_away() {
     lab.init(&pipeline);
     add_fence(&lab);
     let job = lab.run(&pipeline, 2);
-    let stream = stream(&lab, 3, 200, Partitions::Alternate);
+    let stream = stream(&lab, 3, 200);
     wait_until(LONG, "events come", || !events_of(&lab, "alone").is_empty());
     lab.services().kill_kafka().expect("Kafka is killed");
     let began = Instant::now();

@@ -25,9 +25,9 @@ pub const SEEN_AFTER_DEATH: Duration = Duration::from_secs(6);
 /// How often a job says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest that the thread takes to notice that it is to end.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(50);
 /// How long leaving the group may take, with a broker that doesn't answer.
-const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 fn group(pipeline: &str) -> String {
     format!("riderflow-{pipeline}-jobs")

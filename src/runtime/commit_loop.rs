@@ -48,6 +48,8 @@ pub(super) struct Parts {
     pub(super) snapshots: SnapshotThread,
     /// The snapshots of the head, oldest first.
     pub(super) kept: Arc<Mutex<Vec<Manifest>>>,
+    /// As a snapshot's manifest has them.
+    pub(super) windows: String,
     pub(super) recorded: Recorded,
     /// Of every input partition, as committed.
     pub(super) positions: Positions,
@@ -81,6 +83,7 @@ struct CommitLoop {
     kept: Arc<Mutex<Vec<Manifest>>>,
     recorded: Recorded,
     recorder: Recorder,
+    window_settings: String,
     interval_ms: u64,
     /// The newest epoch that was committed before this start.
     replayed_to: Epoch,
@@ -119,6 +122,7 @@ impl CommitLoop {
             kept: parts.kept,
             recorder: Recorder::new(&parts.pipeline, parts.positions),
             recorded: parts.recorded,
+            window_settings: parts.windows,
             interval_ms: parts.pipeline.epoch.interval_ms,
             replayed_to,
             is_replayed: false,
@@ -142,7 +146,7 @@ impl CommitLoop {
         let outcome = self.commit_all();
         self.control.committed_all.store(true, Ordering::Release);
         // Also after a failure: the rows are of committed epochs.
-        let stored = self.rows.stop();
+        let stored = self.rows.stop(self.control.is_deserted());
         outcome?;
         self.head.stored = stored?;
         if self.head != self.committed_head {
@@ -326,6 +330,7 @@ impl CommitLoop {
                 sequence: mark.sequence,
                 interval_ms: self.interval_ms,
                 positions,
+                windows: self.window_settings.clone(),
             };
             self.snapshots.write(taken, mark, parts);
         }

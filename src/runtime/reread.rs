@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::encode::{self, Encoded};
 use super::replay::{Recorded, Replayed};
-use super::start::Ends;
+use super::start::{Ends, Windows};
 use super::workers::{From, Work};
 use super::{CHANNEL_BOUND, JobClock, JobError, start};
 use crate::clickhouse::{Origin, Rows, Writer};
@@ -134,11 +134,13 @@ impl Reading {
             },
             clock: Arc::new(JobClock::new(0)),
             watch: None,
+            links: None,
             is_spread: false,
             workers: 1,
         };
         let from = From {
             snapshot: self.manifest.id,
+            windows: Windows::going_on(&self.pipeline, &self.manifest),
             replayed,
             open: None,
         };

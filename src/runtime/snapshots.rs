@@ -28,13 +28,14 @@ struct State {
 }
 
 impl Trigger {
-    /// None is wanted before [`Trigger::begin`].
-    pub(super) fn new(every: Duration, before: &Manifest) -> Self {
+    /// None is wanted before [`Trigger::begin`]. If the state's shape is another than `before`
+    /// has, the first is whole.
+    pub(super) fn new(every: Duration, before: &Manifest, windows: &str) -> Self {
         Self {
             every,
             state: Mutex::new(State {
                 sequence: before.sequence + 1,
-                whole: false,
+                whole: before.windows != windows,
                 due: None,
             }),
         }

@@ -45,6 +45,7 @@ impl Conditions {
 pub(super) struct Plan {
     /// The snapshot that state comes from.
     pub(super) snapshot: SnapshotId,
+    pub(super) windows: Windows,
     /// The first epoch that isn't committed.
     pub(super) open: Epoch,
     /// Where each partition is read from, and what of it is read again.
@@ -109,6 +110,7 @@ impl Start {
         let recorded = Recorded::read(pipeline, &manifest, None)?;
         let open = Epoch(recorded.last().max(manifest.id.epoch).0 + 1);
         let replayed = recorded.replayed(&manifest, &ends.first);
+        let windows = Windows::going_on(pipeline, &manifest);
         ends.check(&replayed)?;
         let positions = recorded.positions(&replayed);
         let head = Head {
@@ -134,6 +136,7 @@ impl Start {
         Ok(Self {
             plan: Plan {
                 snapshot: manifest.id,
+                windows,
                 open,
                 replayed,
             },
@@ -228,6 +231,7 @@ fn first_head(pipeline: &Pipeline, store: &Store, ends: &Ends, run: u64) -> Resu
         sequence: 0,
         interval_ms: pipeline.epoch.interval_ms,
         positions: ends.first.clone(),
+        windows: Windows::first(pipeline).recorded(),
     };
     store.write(&taken, None, Vec::new())?;
     Ok(Head {
@@ -325,8 +329,46 @@ fn has_windows(pipeline: &Pipeline) -> bool {
     pipeline.windows.enabled && pipeline.clickhouse.enabled
 }
 
-/// Which windows to compute.
-pub(super) fn windows(pipeline: &Pipeline) -> Option<windows::Settings> {
+/// Which windows are computed, and whether a snapshot's state of them serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Windows {
+    pub(super) settings: Option<windows::Settings>,
+    pub(super) serves: bool,
+}
+
+impl Windows {
+    /// At the first start all that Kafka holds is read.
+    fn first(pipeline: &Pipeline) -> Self {
+        Self {
+            settings: window_settings(pipeline),
+            serves: true,
+        }
+    }
+
+    /// After a snapshot; other windows than it has begin with what comes after it.
+    pub(super) fn going_on(pipeline: &Pipeline, manifest: &Manifest) -> Self {
+        let before = serde_json::from_str(&manifest.windows).ok().flatten();
+        // An update may be ahead of its Kafka timestamp by the limit.
+        let ahead_ms = milliseconds(pipeline.updates.future_limit_s);
+        let now_ms = manifest.id.epoch.now_ms(manifest.interval_ms) + ahead_ms;
+        let going_on = window_settings(pipeline).map(|new| new.going_on(before, now_ms));
+        if going_on.is_some_and(|(_, serves)| !serves) {
+            tracing::warn!("the pipeline's windows are others than before; they begin anew");
+        }
+        Self {
+            settings: going_on.map(|(settings, _)| settings),
+            serves: going_on.is_some_and(|(_, serves)| serves),
+        }
+    }
+
+    /// As a snapshot's manifest has them.
+    pub(super) fn recorded(&self) -> String {
+        serde_json::to_string(&self.settings).expect("settings are numbers")
+    }
+}
+
+/// The windows of the pipeline file.
+fn window_settings(pipeline: &Pipeline) -> Option<windows::Settings> {
     let config = &pipeline.windows;
     let hop_s = if config.hop_s == 0 {
         config.size_s

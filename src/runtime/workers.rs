@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use timely::worker::Worker;
 
+use super::cluster::Links;
 use super::replay::Replayed;
 use super::snapshots::Trigger;
-use super::start::{self, Plan};
+use super::start::{self, Plan, Windows};
 use super::{JobClock, JobError, PARK, WINDOWS_LIMIT};
 use crate::config::Pipeline;
 use crate::dataflow::{self, Context, Feed, Output, Progress, Restored, Trays};
@@ -27,6 +28,7 @@ use crate::telemetry::{Condition, Heartbeat, Metrics};
 pub(super) struct From {
     /// The snapshot that state comes from.
     pub(super) snapshot: SnapshotId,
+    pub(super) windows: Windows,
     pub(super) replayed: Replayed,
     /// The first epoch that isn't committed; `None`: only what is committed is read.
     pub(super) open: Option<Epoch>,
@@ -36,6 +38,7 @@ impl From {
     pub(super) fn plan(plan: Plan) -> Self {
         Self {
             snapshot: plan.snapshot,
+            windows: plan.windows,
             replayed: plan.replayed,
             open: Some(plan.open),
         }
@@ -50,6 +53,8 @@ pub(super) struct Work {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) fail: Arc<dyn Fn(String) + Send + Sync>,
     pub(super) clock: Arc<JobClock>,
+    /// To the workers of all processes.
+    pub(super) links: Option<Links>,
     /// Who hears how far the job is; `None` where nobody does.
     pub(super) watch: Option<Watch>,
     /// Whether there are other processes.
@@ -101,7 +106,11 @@ impl Work {
             Ok(feeds) => feeds,
             Err(error) => return (self.fail)(JobError::from(error).to_string()),
         };
-        let restored = restored(from.snapshot.epoch, loaded, index, peers);
+        let mut restored = restored(from.snapshot.epoch, loaded, index, peers);
+        if !from.windows.serves {
+            restored.trails.clear();
+            restored.cells.clear();
+        }
         let interval_ms = self.pipeline.epoch.interval_ms;
         let trigger = self.watch.as_ref().and_then(|watch| watch.trigger.clone());
         let context = Context {
@@ -109,7 +118,7 @@ impl Work {
             limits: start::limits(&self.pipeline),
             rules: start::rules(&self.pipeline),
             keep_history: self.pipeline.clickhouse.enabled,
-            windows: start::windows(&self.pipeline),
+            windows: from.windows.settings,
             clock: {
                 let clock = Arc::clone(&self.clock);
                 Box::new(move || clock.now_ms())
@@ -149,6 +158,13 @@ impl Work {
             }
         }
         self.finish_windows(worker, &progress);
+        if let Some(links) = &self.links {
+            links.finish_worker(index);
+            let deadline = Instant::now() + WINDOWS_LIMIT;
+            while !links.all_finished() && Instant::now() < deadline {
+                worker.step_or_park(Some(Duration::from_millis(1)));
+            }
+        }
         // What is not whole is not told: the next start reads it again.
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
@@ -157,7 +173,7 @@ impl Work {
 
     /// Lets windows take in what was judged already, so that they are told with it.
     fn finish_windows(&self, worker: &mut Worker, progress: &Progress) {
-        let Some(windows) = progress.windows.as_ref().filter(|_| !self.is_spread) else {
+        let Some(windows) = &progress.windows else {
             return;
         };
         let judged = progress

@@ -31,6 +31,8 @@ pub struct Taken {
     pub interval_ms: u64,
     /// How far the inputs were read by the snapshot's epoch, that epoch included.
     pub positions: Positions,
+    /// What the shape of trails and cells depends on, for whoever made them.
+    pub windows: String,
 }
 
 /// What a snapshot is of, and which files it takes to read it.
@@ -54,6 +56,8 @@ pub struct Manifest {
     /// How far the inputs were read by the snapshot's epoch, that epoch included.
     #[serde(with = "rows")]
     pub positions: Positions,
+    /// What the shape of trails and cells depends on, for whoever made them.
+    pub windows: String,
     /// The state files, oldest first; the last is its own.
     pub(super) chain: Vec<ChainFile>,
     /// By kind and key group, the [`ChainFile::sequence`] from which on it is to be read:
@@ -170,6 +174,7 @@ impl Manifest {
             bytes: 0,
             chain_bytes: 0,
             positions: taken.positions.clone(),
+            windows: taken.windows.clone(),
             chain,
             bases,
         })

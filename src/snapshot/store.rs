@@ -15,6 +15,7 @@ use super::manifest::{Manifest, Taken};
 use super::objects::{Objects, OpenError, Wanted, told};
 use super::{Part, SnapshotError};
 use crate::epoch::SnapshotId;
+use crate::fail;
 use crate::model::{Epoch, TimeMs};
 
 const STATE: &str = "state";
@@ -72,6 +73,7 @@ impl Store {
         parts.sort_by_key(|part| (part.kind, part.group));
         let mut manifest = Manifest::after(taken, before, &parts, now_ms())?;
         let state = file::encode(parts);
+        fail::point("snapshot-state-written");
         manifest.complete(state.bytes, state.checksum);
         let pieces = [manifest.encode().into()];
         for (name, pieces) in [(STATE, &state.pieces[..]), (MANIFEST, &pieces)] {

@@ -39,6 +39,7 @@ fn taken(sequence: u64) -> Taken {
         id: id(sequence),
         sequence,
         interval_ms: 100,
+        windows: String::new(),
         positions: positions(),
     }
 }

@@ -54,6 +54,8 @@ pub const SETTLED_MS: i64 = 8_000;
 
 const METRES_PER_DEGREE: f64 = 111_194.9;
 const SOUTH: f64 = 12.9;
+/// Between the ways of two drivers: 20 m.
+const ROW_DEG: f64 = 0.000_18;
 /// Metres that a driver goes in a period.
 const STEP_M: f64 = 155.0;
 /// Where the way ends.
@@ -67,6 +69,8 @@ pub struct Settings {
     pub rate: u64,
     /// Seconds of input that are there when the first job starts.
     pub backlog_s: i64,
+    /// Of so many drivers one is among fences, and the others away from all.
+    pub quiet: i64,
 }
 
 /// What was written.
@@ -219,6 +223,7 @@ struct City {
     dice: u64,
     /// Of one zone.
     drivers: i64,
+    quiet: i64,
     /// By zone and driver.
     last_event_ms: BTreeMap<(i64, i64), i64>,
     /// The cycle until which a driver keeps silent.
@@ -232,6 +237,7 @@ impl City {
         Self {
             dice: settings.seed | 1,
             drivers: (settings.rate as i64 * PERIOD_MS / 1000 / ZONES).max(4),
+            quiet: settings.quiet,
             last_event_ms: BTreeMap::new(),
             silent_until: BTreeMap::new(),
             // A compacted topic refuses what has no key.
@@ -306,7 +312,7 @@ impl City {
             return Step::Concerned;
         }
         let id = format!("o-{zone}-{first}-{round}");
-        let row_latitude = latitude(first);
+        let row_latitude = self.latitude(first);
         let value = json!({
             "orderId": id, "driverId": holder, "status": status, "updatedAt": at_ms - 40,
             "pickup": {"longitude": longitude(zone, 0.0), "latitude": row_latitude,
@@ -320,6 +326,16 @@ impl City {
             value: (!status.is_empty()).then(|| bytes(&value)),
             is_bad: false,
         })
+    }
+
+    /// Five drivers who share orders drive next to each other.
+    fn latitude(&self, driver: i64) -> f64 {
+        let away = if driver / 5 % self.quiet == 0 {
+            0.0
+        } else {
+            0.2
+        };
+        SOUTH + away + ROW_DEG * (driver % 40) as f64
     }
 
     /// To and fro, with a stay at both ends.
@@ -340,7 +356,7 @@ impl City {
         };
         let id = driver_id(zone, driver);
         let mut value = json!({
-            "driverId": id, "longitude": longitude(zone, on_way), "latitude": latitude(driver),
+            "driverId": id, "longitude": longitude(zone, on_way), "latitude": self.latitude(driver),
             "state": if driver % 3 == 0 { "south" } else { "north" },
         });
         let regular_ms = at_ms - self.roll(200) as i64;
@@ -348,7 +364,7 @@ impl City {
         match self.roll(200) {
             0..=4 => event_ms = at_ms - 9_000,
             5..=9 => event_ms = *self.last_event_ms.get(&own).unwrap_or(&event_ms),
-            10..=13 => value["latitude"] = json!(latitude(driver) + 0.5),
+            10..=13 => value["latitude"] = json!(self.latitude(driver) + 0.5),
             14..=18 => value["accuracy"] = json!(500.0),
             19 => {
                 let cycles = 2 + self.roll(3) as i64;
@@ -409,7 +425,7 @@ impl City {
                 json!({"name": "narrow"}),
             ),
             "disc" => {
-                let centre = json!([longitude(zone, END_M), latitude(20)]);
+                let centre = json!([longitude(zone, END_M), SOUTH + ROW_DEG * 20.0]);
                 let geometry = json!({"type": "Point", "coordinates": centre});
                 (
                     geometry,
@@ -468,10 +484,6 @@ fn driver_id(zone: i64, driver: i64) -> i64 {
 fn longitude(zone: i64, metres: f64) -> f64 {
     let per_degree = METRES_PER_DEGREE * SOUTH.to_radians().cos();
     77.0 + 0.1 * zone as f64 + metres / per_degree
-}
-
-fn latitude(driver: i64) -> f64 {
-    SOUTH + 0.000_18 * (driver % 40) as f64
 }
 
 fn bytes(value: &Value) -> Vec<u8> {

@@ -107,7 +107,11 @@ impl Lab {
     /// A pipeline file with `name` and further lines of TOML.
     pub fn pipeline(&self, name: &str, toml: &str) -> PathBuf {
         let path = self.folder.path().join(format!("{name}.toml"));
-        let text = format!("name = \"{name}\"\n{toml}\n");
+        let state = match toml.contains("snapshots.url") {
+            true => String::new(),
+            false => format!("snapshots.url = {:?}", self.folder.path().join("state")),
+        };
+        let text = format!("name = \"{name}\"\n{state}\n{toml}\n");
         std::fs::write(&path, text).expect("the pipeline file is written");
         path
     }
@@ -395,6 +399,14 @@ impl Received {
 }
 
 pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
+    let mut all = Vec::new();
+    read_each(brokers, topic, |message| all.push(message));
+    all.sort_by_key(|message| (message.partition, message.offset));
+    all
+}
+
+/// Hands all committed messages of a topic over, each partition in its order.
+pub fn read_each(brokers: &str, topic: &str, mut visit: impl FnMut(Received)) {
     let consumer: BaseConsumer = config(brokers)
         .set("group.id", "test-reader")
         .set("enable.partition.eof", "true")
@@ -415,7 +427,6 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
             .expect("an offset");
     }
     consumer.assign(&list).expect("assigned");
-    let mut all = Vec::new();
     let mut deadline = Instant::now() + ANSWER;
     while !open.is_empty() {
         assert!(
@@ -437,7 +448,7 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
                         String::from_utf8_lossy(value).into_owned(),
                     );
                 }
-                all.push(Received {
+                visit(Received {
                     partition: message.partition(),
                     offset: message.offset(),
                     key: message.key().map(<[u8]>::to_vec),
@@ -449,8 +460,6 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Received> {
             Some(Err(_)) | None => {}
         }
     }
-    all.sort_by_key(|message| (message.partition, message.offset));
-    all
 }
 
 fn config(brokers: &str) -> ClientConfig {

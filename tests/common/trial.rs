@@ -8,15 +8,16 @@
 //! [`super::compare`].
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use riderflow::epoch::LogRecord;
+use riderflow::kafka::read_epoch_log;
 use riderflow::model::Input;
 use serde_json::Value;
 
-use super::common::{Lab, Running, now_ms, wait_until};
+use super::common::{Lab, Running, now_ms, read_each};
 use super::compare::{Item, Outcome, Report, Told, compare};
 use super::live::{self, Live, Written};
 
@@ -69,6 +70,7 @@ pub struct Trial {
     pub snapshots: PathBuf,
     calm_name: String,
     calm: PathBuf,
+    began: Instant,
 }
 
 /// What became of a trial.
@@ -109,7 +111,14 @@ impl Trial {
             snapshots,
             calm_name,
             calm,
+            began: Instant::now(),
         }
+    }
+
+    /// Says when what happened, for whoever reads a failed test.
+    pub fn note(&self, what: &str) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        eprintln!("{}, after {seconds:.1} s: {what}", self.name);
     }
 
     pub fn job(&self, lab: &Lab, workers: usize) -> Running {
@@ -143,17 +152,21 @@ impl Trial {
 
     /// Lets the job end in order, runs the undisturbed one, and compares.
     pub fn finish(self, lab: &Lab, job: Running) -> Verdict {
+        self.note("the input ends");
         let written = self.live.end();
         for (&(input, partition), end) in &written.ends {
             assert_eq!(lab.end_of(input.topic(), partition), *end, "{input:?}");
         }
+        eprintln!("{} pauses; the disturbed job settles", written.pauses);
         let (disturbed, letters_end) = settle(lab, &self.name, job, &written, 0);
         for (table, ..) in TABLES {
             let table = table.trim_end_matches(" FINAL");
             lab.query(&format!("TRUNCATE TABLE riderflow.{table}"));
         }
+        let calm_began = Instant::now();
         let job = lab.run(&self.calm, 2);
         let (calm, _) = settle(lab, &self.calm_name, job, &written, letters_end);
+        eprintln!("the undisturbed run took {:.1?}", calm_began.elapsed());
         assert_all_is_there(&calm, &written);
         Verdict {
             report: compare(&disturbed, &calm),
@@ -173,16 +186,19 @@ fn settle(
     written: &Written,
     letters_from: i64,
 ) -> (Outcome, i64) {
+    let began = Instant::now();
     lab.wait_for_no_lag(name, LONG);
+    let no_lag = began.elapsed();
     let settled_ms = written.last_ms + live::SETTLED_MS - now_ms();
     std::thread::sleep(Duration::from_millis(settled_ms.max(0) as u64));
     // The epochs of the last timers are under way.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(job.stop().code(), Some(0), "{name} ends well");
-    (
-        collect(lab, name, written, letters_from),
-        lab.end_of("rider-updates-dead-letter", 0),
-    )
+    let stopped = began.elapsed();
+    let outcome = collect(lab, name, written, letters_from);
+    let collected = began.elapsed();
+    eprintln!("{name}: no lag after {no_lag:.1?}, stopped {stopped:.1?}, read {collected:.1?}");
+    (outcome, lab.end_of("rider-updates-dead-letter", 0))
 }
 
 /// The undisturbed run is itself held against what was written.
@@ -220,9 +236,9 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
         ..Outcome::default()
     };
     let source = format!("/riderflow/{name}");
-    for event in lab.read_all("rider-notifications") {
+    read_each(&lab.brokers(), "rider-notifications", |event| {
         if event.header("ce_source") != source {
-            continue;
+            return;
         }
         let mut data = event.json();
         let by_timer = ["geofence.dwelled", "agent.arrived", "driver.silent"];
@@ -248,7 +264,7 @@ fn collect(lab: &Lab, name: &str, written: &Written, letters_from: i64) -> Outco
             id: event.header("ce_id").to_owned(),
             content: format!("{} {time} {data}", headers.join(" ")),
         });
-    }
+    });
     for letter in lab.read_all("rider-updates-dead-letter") {
         if letter.offset < letters_from {
             continue;
@@ -358,23 +374,25 @@ pub fn time_to_first_commit(
     None
 }
 
-/// Waits until `job` has ended by itself.
-pub fn wait_for_end(job: &mut Running, limit: Duration, what: &str) -> std::process::ExitStatus {
-    let mut status = None;
-    wait_until(limit, what, || {
-        status = job.ended();
-        status.is_some()
-    });
-    status.expect("it has ended")
+/// Waits until `job` has ended by itself; `None` if it does not in time.
+pub fn wait_for_end(job: &mut Running, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = job.ended();
+        if status.is_some() || Instant::now() > deadline {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
-/// The newest folder of a pipeline's snapshots.
-pub fn newest_snapshot(snapshots: &Path, pipeline: &str) -> Option<PathBuf> {
-    let folders = std::fs::read_dir(snapshots.join(pipeline)).ok()?;
-    let mut folders: Vec<PathBuf> = folders.flatten().map(|entry| entry.path()).collect();
-    folders.retain(|folder| folder.join("manifest").exists());
-    folders.sort();
-    folders.pop()
+/// The folder of the newest snapshot that the epoch log names: what isn't there doesn't count.
+pub fn newest_snapshot(lab: &Lab, snapshots: &Path, pipeline: &str) -> Option<PathBuf> {
+    let has_head = |log: &[LogRecord]| log.iter().any(|record| record.head().is_some());
+    let log = read_epoch_log(&lab.brokers(), pipeline, has_head).ok()?;
+    let head = log.iter().rev().find_map(LogRecord::head)?;
+    let newest = head.snapshots.last()?;
+    Some(snapshots.join(pipeline).join(newest.to_string()))
 }
 
 /// How many rows a table has.
@@ -384,6 +402,6 @@ pub fn count(lab: &Lab, table: &str) -> usize {
 }
 
 /// By signal 9, so by a trap or a kill.
-pub fn was_killed(status: std::process::ExitStatus) -> bool {
+pub fn was_killed(status: ExitStatus) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
 }

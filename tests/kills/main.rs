@@ -35,4 +35,5 @@ const SETTINGS: live::Settings = live::Settings {
     seed: 0x5eed,
     rate: 800,
     backlog_s: 20,
+    quiet: 3,
 };

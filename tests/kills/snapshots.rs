@@ -35,16 +35,16 @@ fn a_damaged_snapshot_is_passed_over() {
     let (mut job, mut log) = trial.job_that_is_heard(&lab, 2, |_| {});
     for (file, damage) in damages {
         // A younger one than the start went on from, and one before it.
-        let known = newest_snapshot(&trial.snapshots, "damage");
+        let known = newest_snapshot(&lab, &trial.snapshots, "damage");
         for _ in 0..2 {
-            let last = newest_snapshot(&trial.snapshots, "damage");
+            let last = newest_snapshot(&lab, &trial.snapshots, "damage");
             wait_until(LONG, "a snapshot is taken", || {
                 assert!(job.is_running(), "it ended by itself: {}", said(&log));
-                newest_snapshot(&trial.snapshots, "damage") != last
+                newest_snapshot(&lab, &trial.snapshots, "damage") != last
             });
         }
         job.kill();
-        let newest = newest_snapshot(&trial.snapshots, "damage");
+        let newest = newest_snapshot(&lab, &trial.snapshots, "damage");
         assert_ne!(newest, known);
         let newest = newest.expect("there are some");
         damage(&newest.join(file));

@@ -261,8 +261,62 @@ fn changes_are_not_taken_for_the_whole() {
     let drivers = || Drivers::new(grid(86_400), 10);
     let missing = drivers().restore(&changes, now_ms).expect_err("half of it");
     assert!(missing.ends_with("an earlier part is missing"), "{missing}");
-    let mut restored = drivers();
-    let all: Vec<_> = whole.into_iter().chain(changes).collect();
-    restored.restore(&all, now_ms).expect("all of it");
-    assert_eq!(restored.len(), IN_PARTS as usize);
+    assert_restores(&mut fleet, &[whole, changes].concat(), 20);
+}
+
+/// What is restored is, when saved again, what was saved.
+fn assert_restores(fleet: &mut Fleet, parts: &[Part], now_s: i64) {
+    let mut again = Fleet::new(86_400);
+    let restored = again.drivers.restore(parts, (START_S + now_s) * 1000);
+    restored.expect("all of it");
+    let (whole, _) = fleet.save(true, usize::MAX);
+    assert_eq!(again.save(true, usize::MAX).0, whole);
+}
+
+/// Its pane is thin by then: what was saved of it before is not what it goes on from.
+#[test]
+fn an_update_held_back_for_long_goes_on_from_a_thin_pane() {
+    let mut fleet = Fleet::new(86_400);
+    (0..40).for_each(|second| fleet.tick(IN_PARTS, second));
+    let (mut parts, _) = fleet.save(true, usize::MAX);
+    for second in [45, 50] {
+        for driver in 0..IN_PARTS {
+            let outcome = fleet.add(&as_told(driver, second), 2_000 + second);
+            assert_eq!(outcome, Outcome::Exact);
+        }
+        parts.extend(fleet.save(false, usize::MAX).0);
+        assert_restores(&mut fleet, &parts, 2_000 + second);
+    }
+}
+
+#[test]
+fn what_is_told_is_not_told_again_after_a_restart() {
+    let mut fleet = Fleet::new(86_400);
+    (0..40).for_each(|second| fleet.tick(IN_PARTS, second));
+    let (mut parts, _) = fleet.save(true, usize::MAX);
+    (40..50).for_each(|second| fleet.finish(second + 1));
+    parts.extend(fleet.save(false, usize::MAX).0);
+    let mut again = Fleet::new(86_400);
+    let now_ms = (START_S + 50) * 1000;
+    again.drivers.restore(&parts, now_ms).expect("all of it");
+    (50..60).for_each(|second| again.finish(second + 1));
+    assert_eq!(again.rows, WindowRows::default());
+}
+
+#[test]
+fn a_session_that_is_gone_is_told_after_a_restart() {
+    let mut fleet = Fleet::new(86_400);
+    fleet.add(&as_told(1, 0), 1);
+    fleet.add(&as_told(1, 700), 701);
+    (701..711).for_each(|second| fleet.finish(second));
+    fleet.add(&as_told(1, 350), 711);
+    let (parts, _) = fleet.save(true, usize::MAX);
+    let mut again = Fleet::new(86_400);
+    let now_ms = (START_S + 711) * 1000;
+    again.drivers.restore(&parts, now_ms).expect("all of it");
+    (711..721).for_each(|second| again.finish(second));
+    let told = again.rows.sessions.iter();
+    let updates: Vec<_> = told.map(|row| (row.start_ms, row.updates)).collect();
+    let start_ms = |second| as_told(1, second).fix.at_ms;
+    assert_eq!(updates, [(start_ms(700), 0), (start_ms(0), 3)]);
 }

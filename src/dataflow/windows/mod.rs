@@ -48,6 +48,7 @@ mod trail;
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::probe::{Handle, Probe};
 use timely::dataflow::{Scope, StreamVec};
@@ -63,7 +64,7 @@ use grid::Grid;
 const REFRESH_MS: u64 = 10_000;
 
 /// What windows there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Length of a cell's or driver's window, ms.
     pub size_ms: TimeMs,
@@ -75,6 +76,36 @@ pub struct Settings {
     pub horizon_ms: TimeMs,
     /// Windows that began before this time aren't told: what was read may not be all of them.
     pub known_from_ms: TimeMs,
+}
+
+impl Settings {
+    /// These settings for a start that goes on from state with the settings `before`, if there
+    /// were windows, and whether that state still serves. What is unknown by then begins at
+    /// `now_ms`.
+    #[must_use]
+    pub fn going_on(self, before: Option<Self>, now_ms: TimeMs) -> (Self, bool) {
+        let known_from_ms = match before {
+            Some(before) if before.shape() == self.shape() => {
+                // What had passed the former horizon has left memory.
+                let left_ms = match before.horizon_ms < self.horizon_ms {
+                    true => now_ms - before.horizon_ms,
+                    false => TimeMs::MIN,
+                };
+                before.known_from_ms.max(left_ms)
+            }
+            _ => now_ms,
+        };
+        let serves = before.is_some_and(|before| before.shape() == self.shape());
+        let settings = Self {
+            known_from_ms,
+            ..self
+        };
+        (settings, serves)
+    }
+
+    fn shape(&self) -> [TimeMs; 3] {
+        [self.size_ms, self.hop_ms, self.session_gap_ms]
+    }
 }
 
 /// When windows are told: every so many epochs.
@@ -151,4 +182,41 @@ pub(super) fn windows<'scope>(
         cell_minutes::cell_minutes(traffic, marks, cells, grid, refresh, Rc::clone(context));
     let parts = trails.concat(cells).probe_with(&done).probe_with(finished);
     (done, parts)
+}
+
+#[cfg(test)]
+mod settings_tests {
+    use super::*;
+
+    const DAY_MS: TimeMs = 86_400_000;
+    const SETTINGS: Settings = Settings {
+        size_ms: 60_000,
+        hop_ms: 60_000,
+        session_gap_ms: 600_000,
+        horizon_ms: DAY_MS,
+        known_from_ms: TimeMs::MIN,
+    };
+
+    #[test]
+    fn what_is_known_of_windows_goes_on_while_they_are_the_same() {
+        let now_ms = 1_790_000_000_000;
+        let known = |before: Option<Settings>, settings: Settings| {
+            let (settings, serves) = settings.going_on(before, now_ms);
+            (settings.known_from_ms, serves)
+        };
+        let hopping = Settings {
+            hop_ms: 20_000,
+            ..SETTINGS
+        };
+        let short = Settings {
+            horizon_ms: 3_600_000,
+            known_from_ms: 7,
+            ..SETTINGS
+        };
+        assert_eq!(known(None, SETTINGS), (now_ms, false));
+        assert_eq!(known(Some(SETTINGS), SETTINGS), (TimeMs::MIN, true));
+        assert_eq!(known(Some(SETTINGS), hopping), (now_ms, false));
+        assert_eq!(known(Some(SETTINGS), short), (TimeMs::MIN, true));
+        assert_eq!(known(Some(short), SETTINGS), (now_ms - 3_600_000, true));
+    }
 }

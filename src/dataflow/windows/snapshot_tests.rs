@@ -14,12 +14,15 @@ use timely::dataflow::InputHandle;
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::{Exchange as _, Input, Inspect};
 
+use super::fix::Fix;
 use super::oracle_tests::{Dice, History, INTERVAL_MS, START_EPOCH, history, settings};
 use super::{Counted, Restored, Settings, windows};
 use crate::dataflow::{Context, Output};
 use crate::detect::Rules;
 use crate::epoch::key_group;
-use crate::model::{CellWindow, DriverWindow, Epoch, SessionWindow, WindowRows};
+use crate::model::{
+    CellWindow, DriverId, DriverWindow, Epoch, Position, SessionWindow, WindowRows,
+};
 use crate::snapshot::{Kind, Mark, Part};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
@@ -151,11 +154,18 @@ fn run(
         });
         let peers = worker.peers() as u64;
         let mut dice = Dice(Pcg64Mcg::seed_from_u64(seed + index as u64));
+        let mut late_marks = Vec::new();
         for (epoch, (counted, mark)) in &inputs {
             input.advance_to(*epoch);
-            marks.advance_to(*epoch);
-            if let Some(mark) = mark {
-                marks.send(*mark);
+            late_marks.extend(mark.map(|mark| (*epoch, mark)));
+            if dice.one_in(10) {
+                // What follows a mark may be there before it.
+                worker.step();
+                for (epoch, mark) in late_marks.drain(..) {
+                    marks.advance_to(epoch);
+                    marks.send(mark);
+                }
+                marks.advance_to(*epoch);
             }
             for counted in counted {
                 if (counted.driver.0 + epoch + seed) % peers == index as u64 {
@@ -167,6 +177,10 @@ fn run(
             }
         }
         input.advance_to(end);
+        for (epoch, mark) in late_marks {
+            marks.advance_to(epoch);
+            marks.send(mark);
+        }
         marks.advance_to(end);
         while done.less_than(&end) && failed.lock().expect("no panic").is_empty() {
             worker.step();
@@ -276,25 +290,34 @@ fn assert_same_rows(one: WindowRows, other: WindowRows, what: &str) {
     assert_same(one.cells, other.cells, what);
 }
 
-/// Marks at random epochs, some in a row; where there is no snapshot yet the first is whole.
-fn marks_in(dice: &mut Dice, epochs: RangeInclusive<u64>, sequence: &mut u64) -> Vec<(u64, Mark)> {
+/// Marks at random epochs, some in a row and some `most_s` apart; the very first is whole.
+fn marks_in(
+    dice: &mut Dice,
+    epochs: RangeInclusive<u64>,
+    most_s: u64,
+    sequence: &mut u64,
+) -> Vec<(u64, Mark)> {
     let mut marks = Vec::new();
     let mut epoch = *epochs.start() + dice.below(40);
     while epoch < *epochs.end() {
-        let whole = *sequence == 0 || dice.one_in(60);
+        let whole = *sequence == 0 || dice.one_in(6);
         let mark = Mark {
             sequence: *sequence,
             whole,
         };
         marks.push((epoch, mark));
         *sequence += 1;
-        epoch += 1 + if dice.one_in(4) { 0 } else { dice.below(25) };
+        epoch += 1 + if dice.one_in(4) {
+            0
+        } else {
+            dice.below(most_s)
+        };
     }
     marks
 }
 
 /// Kills a run over `history` several times; in the end all must be as if it never was.
-fn survives(history: &History, settings: Settings, seed: u64) {
+fn survives(history: &History, settings: Settings, most_s: u64, seed: u64) {
     let mut dice = Dice(Pcg64Mcg::seed_from_u64(seed));
     let end = history.last().expect("not empty").0 + 20;
     let undisturbed = run(
@@ -314,12 +337,12 @@ fn survives(history: &History, settings: Settings, seed: u64) {
     let (mut from, mut sequence) = (START_EPOCH, 0);
     loop {
         let workers = [1, 2, 4][dice.below(3) as usize];
-        let to = end.min(from + 150 + dice.below(400));
+        let to = end.min(from + 150 + dice.below(500));
         let state = match chain.is_empty() {
             true => Vec::new(),
             false => restored(&chain, workers, seed),
         };
-        let marks = marks_in(&mut dice, from..=to, &mut sequence);
+        let marks = marks_in(&mut dice, from..=to, most_s, &mut sequence);
         let run = run(
             history,
             from..=to,
@@ -357,7 +380,8 @@ fn survives(history: &History, settings: Settings, seed: u64) {
         }
         (from, sequence) = (last.epoch + 1, last.mark.sequence + 1);
     }
-    assert!(chain.iter().filter(|snapshot| !snapshot.mark.whole).count() > 20);
+    let changes = chain.iter().filter(|snapshot| !snapshot.mark.whole);
+    assert!(changes.count() > 8);
     let text = |tables: &Tables| format!("{tables:#?}");
     let (expected, tables) = (text(&expected), text(&tables));
     let differ = expected
@@ -377,7 +401,7 @@ fn a_killed_run_tells_what_an_undisturbed_one_does() {
         if seed % 2 == 1 {
             settings.hop_ms = 20_000;
         }
-        survives(&history, settings, seed);
+        survives(&history, settings, 25, seed);
     }
 }
 
@@ -392,7 +416,8 @@ fn what_has_passed_the_horizon_does_not_come_back() {
             hop_ms: if seed == 11 { 30_000 } else { 60_000 },
             ..settings()
         };
-        survives(&history, settings, seed);
+        // Windows are told, expire and are forgotten between two marks.
+        survives(&history, settings, 250, seed);
     }
 }
 
@@ -405,6 +430,7 @@ fn a_part_that_cannot_be_read_ends_the_job_and_nothing_is_told() {
     let marks = marks_in(
         &mut dice,
         START_EPOCH + 10..=START_EPOCH + 90,
+        25,
         &mut sequence,
     );
     let made = run(&history, epochs, &marks, Vec::new(), settings(), 2, 1);
@@ -422,4 +448,72 @@ fn a_part_that_cannot_be_read_ends_the_job_and_nothing_is_told() {
         assert!(message.starts_with("could not decode"), "{message}");
         assert!(torn.rows.cells.is_empty(), "cells need all workers' trails");
     }
+}
+
+/// One run through all marks, and one that goes on from the last of them.
+fn resumes(history: &History, settings: Settings, marks: &[(u64, Mark)], end: u64) {
+    let epochs = START_EPOCH..=end;
+    let whole = run(history, epochs, marks, Vec::new(), settings, 1, 0);
+    let from = marks.last().expect("some").0 + 1;
+    let state = restored(&whole.snapshots, 2, 0);
+    let resumed = run(history, from..=end, &[], state, settings, 2, 0);
+    let expected = told_in(&whole.rows, from..=end);
+    assert_same_rows(told_in(&resumed.rows, from..=end), expected, "resumed");
+}
+
+fn update(epoch: u64, at_ms: i64) -> (u64, Vec<Counted>) {
+    let fix = Fix {
+        at_ms,
+        offset: epoch as i64,
+        partition: 0,
+        speed_mps: Some(5.0),
+        position: Position {
+            longitude: 77.59,
+            latitude: 12.97,
+        },
+        after_dropped: false,
+    };
+    let driver = DriverId(7);
+    (epoch, vec![Counted { driver, fix }])
+}
+
+fn mark(sequence: u64) -> Mark {
+    let whole = sequence == 0;
+    Mark { sequence, whole }
+}
+
+/// The first epoch by which a minute has passed a horizon of 203 s.
+fn expiry(minute: i64) -> u64 {
+    (minute * 60 + 60 + 203 - 1) as u64
+}
+
+#[test]
+fn what_expires_before_it_is_told_is_told_after_a_restart() {
+    let settings = Settings {
+        horizon_ms: 203_000,
+        ..settings()
+    };
+    let minute = START_EPOCH as i64 / 60 + 1;
+    let late = expiry(minute) - 1;
+    assert_eq!(late % 10, 1, "told nine epochs later");
+    let history = vec![update(late, minute * 60_000 + 5_000)];
+    resumes(&history, settings, &[(late + 3, mark(0))], late + 20);
+}
+
+#[test]
+fn what_was_told_and_has_expired_is_not_told_again_after_a_restart() {
+    let settings = Settings {
+        horizon_ms: 203_000,
+        ..settings()
+    };
+    let minute = START_EPOCH as i64 / 60 + 1;
+    let first = minute as u64 * 60 + 1;
+    let later = expiry(minute) + 100;
+    let history = [first, later, later + 20]
+        .map(|epoch| update(epoch, epoch as i64 * 1000))
+        .to_vec();
+    let start_ms = minute * 60_000;
+    assert!(!mark(1).is_whole(key_group(&start_ms.to_le_bytes())));
+    let marks = [(first + 2, mark(0)), (later + 15, mark(1))];
+    resumes(&history, settings, &marks, later + 40);
 }
