@@ -38,8 +38,7 @@ fn state(lab: &Lab, pipeline: &Path) -> Value {
 fn pipeline(lab: &Lab, name: &str) -> (PathBuf, PathBuf) {
     let folder = lab.folder().join(name);
     let toml = format!(
-        "[snapshots]\nurl = \"{}\"\ninterval_s = 0.5\n[clickhouse]\nbatch_ms = 100",
-        folder.display()
+        "snapshots.url = {folder:?}\nsnapshots.interval_s = 0.5\nclickhouse.batch_ms = 100"
     );
     (lab.pipeline(name, &toml), folder.join(name))
 }
