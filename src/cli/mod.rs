@@ -8,9 +8,11 @@ mod down;
 mod explain;
 mod init;
 mod produce;
+mod reset;
 mod run;
 mod signals;
 mod simulate;
+mod state;
 mod tail;
 mod target;
 mod up;
@@ -39,6 +41,10 @@ enum Command {
     Init(init::Args),
     /// Runs the job
     Run(run::Args),
+    /// Says how far a pipeline has come, and what a restart would do
+    State(state::Args),
+    /// Lets a pipeline begin anew
+    Reset(reset::Args),
     /// Validates a pipeline file and, with --connect, the services and tables
     Check(check::Args),
     /// Prints the dataflow graph
@@ -114,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Down(args) => down::execute(args),
         Command::Init(args) => init::execute(args),
         Command::Run(args) => run::execute(args),
+        Command::State(args) => state::execute(args),
+        Command::Reset(args) => reset::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Explain(args) => explain::execute(args),
         Command::Produce(args) => produce::execute(args),

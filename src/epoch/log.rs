@@ -99,6 +99,46 @@ pub struct Head {
     pub stored: Epoch,
     /// The version of riderflow that wrote it.
     pub version: String,
+    /// That the pipeline was begun anew, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Reset>,
+}
+
+/// The pipeline was begun anew: what the log held until then counts no more, but what followed
+/// from it is out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// The head's generation when it happened. Epochs of earlier ones don't count.
+    pub generation: u64,
+    /// When it happened, ms since 1970.
+    pub at_ms: TimeMs,
+    /// Where the inputs ended then: rows of records before that may be stored.
+    pub ends: Vec<InputEnd>,
+}
+
+/// Where an input partition ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputEnd {
+    /// The topic.
+    pub input: Input,
+    /// The partition.
+    pub partition: i32,
+    /// One past the last offset.
+    pub next: i64,
+}
+
+impl Reset {
+    /// Whether rows of an epoch may have been stored before the reset: it has records from
+    /// before it, or its `now` is, so that deadlines may have been told.
+    pub fn may_have_stored(&self, epoch: &EpochRecord) -> bool {
+        let is_before = |range: &OffsetRange| {
+            let at = (range.input, range.partition);
+            let mut ends = self.ends.iter();
+            ends.any(|end| (end.input, end.partition) == at && range.first < end.next)
+        };
+        epoch.now_ms <= self.at_ms.saturating_add(epoch.interval_ms as TimeMs)
+            || epoch.ranges.iter().any(is_before)
+    }
 }
 
 /// A record of the log. Its wire format is JSON with a tag.
@@ -197,6 +237,7 @@ mod tests {
             }],
             stored: Epoch(6),
             version: "test".into(),
+            reset: None,
         };
         let record = LogRecord::Head(head);
         assert_eq!(record.key(), "head");
@@ -209,5 +250,40 @@ mod tests {
             serde_json::from_str::<LogRecord>(&text).expect("back"),
             record
         );
+    }
+    #[test]
+    fn after_a_reset_epochs_are_doubtful_until_all_that_was_there_is_passed() {
+        let reset = Reset {
+            generation: 2,
+            at_ms: 10_050,
+            ends: vec![InputEnd {
+                input: Input::Updates,
+                partition: 1,
+                next: 7,
+            }],
+        };
+        let epoch = |now_ms, partition, first| EpochRecord {
+            epoch: Epoch(now_ms as u64 / 100 - 1),
+            interval_ms: 100,
+            now_ms,
+            generation: 3,
+            run: 1,
+            ranges: vec![OffsetRange {
+                input: Input::Updates,
+                partition,
+                first,
+                next: first + 1,
+                latest_ms: 0,
+            }],
+            events: 0,
+            dead_letters: 0,
+            hash: 0,
+            version: "test".into(),
+            rules: 0,
+        };
+        assert!(reset.may_have_stored(&epoch(20_000, 1, 6)), "read before");
+        assert!(!reset.may_have_stored(&epoch(20_000, 1, 7)));
+        assert!(!reset.may_have_stored(&epoch(20_000, 2, 0)), "a new one");
+        assert!(reset.may_have_stored(&epoch(10_100, 1, 7)), "deadlines");
     }
 }

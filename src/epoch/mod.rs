@@ -10,7 +10,8 @@ mod merge;
 
 pub use input::{Polled, Record, RecordReader};
 pub use log::{
-    EpochRecord, Head, LogRecord, OffsetRange, OutputHash, Position, Positions, SnapshotId,
+    EpochRecord, Head, InputEnd, LogRecord, OffsetRange, OutputHash, Position, Positions, Reset,
+    SnapshotId,
 };
 pub use merge::PartitionClock;
 

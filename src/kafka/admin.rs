@@ -260,6 +260,56 @@ pub fn verify_topics(brokers: &str, pipeline: &Pipeline) -> Result<(), TopicErro
     }
 }
 
+/// For how long each input keeps what was written, ms: updates until they are removed, orders
+/// and fences until an older version may be. Inputs without such a limit are left out.
+///
+/// # Errors
+/// See [`TopicError`].
+pub fn kept_ms(brokers: &str) -> Result<BTreeMap<Input, i64>, TopicError> {
+    let admin = Admin::connect(brokers)?;
+    let topics = Input::ALL.map(|input| ResourceSpecifier::Topic(input.topic()));
+    let described = admin
+        .runtime
+        .block_on(admin.client.describe_configs(&topics, &admin.options))
+        .map_err(|error| admin.refused("describe topics", error))?;
+    let mut kept = BTreeMap::new();
+    // Answers come in the order of the questions.
+    for (input, resource) in Input::ALL.into_iter().zip(described) {
+        let resource = resource
+            .map_err(|code| admin.refused(format!("describe topic {}", input.topic()), code))?;
+        let setting = match input {
+            Input::Updates => "retention.ms",
+            Input::Orders | Input::Geofences => "min.compaction.lag.ms",
+        };
+        let value = resource.get(setting).and_then(|entry| entry.value.as_ref());
+        if let Some(ms) = value
+            .and_then(|value| value.parse().ok())
+            .filter(|ms| *ms >= 0)
+        {
+            kept.insert(input, ms);
+        }
+    }
+    Ok(kept)
+}
+
+/// Deletes a consumer group, with its offsets. Returns whether there was one.
+///
+/// # Errors
+/// See [`TopicError`]; among them that the group has members.
+pub fn delete_group(brokers: &str, group: &str) -> Result<bool, TopicError> {
+    let admin = Admin::connect(brokers)?;
+    let attempt = || format!("delete the consumer group {group}");
+    let results = admin
+        .runtime
+        .block_on(admin.client.delete_groups(&[group], &admin.options))
+        .map_err(|error| admin.refused(attempt(), error))?;
+    match results.into_iter().next() {
+        Some(Err((_, RDKafkaErrorCode::GroupIdNotFound))) | None => Ok(false),
+        Some(Err((_, code))) => Err(admin.refused(attempt(), code)),
+        Some(Ok(_)) => Ok(true),
+    }
+}
+
 struct Admin<'a> {
     brokers: &'a str,
     client: AdminClient<DefaultClientContext>,

@@ -1,7 +1,8 @@
 //! Everything that speaks to Kafka, and the only module that uses rdkafka.
 //!
 //! Owns reading by hand assignment ([`Reader`]), the epoch's transaction ([`Committer`]),
-//! reading the epoch log back, and telling lag tools how far the job is ([`Progress`]).
+//! reading the epoch log back, telling lag tools how far the job is ([`Progress`]), and whether
+//! one runs ([`Presence`]).
 //! Never decides what an event is; the job never lets a consumer group assign its partitions.
 //! For the tools there are [`producer`], [`group`] and [`routing`].
 
@@ -11,6 +12,7 @@ mod committer;
 mod epoch_log;
 pub mod group;
 mod history;
+mod presence;
 pub mod producer;
 mod progress;
 mod reader;
@@ -19,9 +21,10 @@ pub mod routing;
 
 pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
-pub use epoch_log::{epoch_log_topic, read_epoch_log};
+pub use epoch_log::{epoch_log_topic, greatest_generation, log_end, read_epoch_log};
 pub use history::{PastRecord, read_to_end};
-pub use progress::Progress;
+pub use presence::{JobSeen, Presence, SEEN_AFTER_DEATH, jobs_seen};
+pub use progress::{Progress, group_offsets};
 pub use reader::{HeldOffsets, ReadError, Reader, held_offsets};
 
 /// Where events go.

@@ -1,6 +1,8 @@
 //! Tells ordinary lag tools how far the job is: offsets of committed epochs, committed under
 //! the pipeline's consumer group, beside the transaction.
 
+use std::collections::BTreeMap;
+
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -82,4 +84,37 @@ impl Progress {
         let topic = metadata.topics().first();
         Ok(topic.map_or(0, |topic| topic.partitions().len()))
     }
+}
+
+/// The offsets that a pipeline's group has committed, for lag tools, of these partitions.
+///
+/// # Errors
+/// When Kafka does not answer.
+pub fn group_offsets(
+    brokers: &str,
+    pipeline: &str,
+    partitions: impl IntoIterator<Item = (Input, i32)>,
+) -> Result<BTreeMap<(Input, i32), i64>, KafkaError> {
+    let consumer: BaseConsumer<Logged> = reading_config(brokers, pipeline)
+        .create_with_context(Logged)
+        .map_err(KafkaError::failed("make a Kafka consumer"))?;
+    let partitions: Vec<_> = partitions.into_iter().collect();
+    let mut list = TopicPartitionList::new();
+    for (input, partition) in &partitions {
+        list.add_partition(input.topic(), *partition);
+    }
+    let committed = consumer
+        .committed_offsets(list, ANSWER_TIMEOUT)
+        .map_err(|cause| KafkaError::Unreachable {
+            brokers: brokers.into(),
+            cause,
+        })?;
+    let offset = |(input, partition): (Input, i32)| {
+        let element = committed.find_partition(input.topic(), partition)?;
+        match element.offset() {
+            Offset::Offset(offset) => Some(((input, partition), offset)),
+            _ => None,
+        }
+    };
+    Ok(partitions.into_iter().filter_map(offset).collect())
 }

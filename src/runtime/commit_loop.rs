@@ -282,10 +282,15 @@ impl CommitLoop {
             let later = self.locations.split_off(&Epoch(number.0 + 1));
             let locations = std::mem::replace(&mut self.locations, later);
             let locations = locations.into_values().flatten().map(Rows::Locations);
-            self.rows.pass(number, locations, Origin::New)?;
+            let reset = self.head.reset.as_ref();
+            let origin = match reset.is_some_and(|reset| reset.may_have_stored(&epoch.record)) {
+                true => Origin::Doubtful,
+                false => Origin::New,
+            };
+            self.rows.pass(number, locations, origin)?;
             let own: Vec<Event> = told.by_ref().take(epoch.events.len()).collect();
             let rows = encode::rows(own, epoch.events, epoch.dead_letters);
-            self.rows.pass(number, rows, Origin::New)?;
+            self.rows.pass(number, rows, origin)?;
         }
         fail::point("rows-passed");
         Ok(())
@@ -337,7 +342,8 @@ impl CommitLoop {
         self.head.stored = self.rows.stored();
         self.metrics.committed_epoch.set(self.last.0 as i64);
         if let Some((manifest, since)) = &self.written {
-            let has_rows = self.rows.stored() >= manifest.id.epoch;
+            // Epochs after the last committed one are empty: they have no rows.
+            let has_rows = self.rows.stored() >= manifest.id.epoch.min(self.last);
             if has_rows || self.rows.lags() || since.elapsed() > PUBLISH_LIMIT {
                 self.publish();
             }

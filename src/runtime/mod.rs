@@ -17,6 +17,8 @@
 //! | `reread` | rows that it lacks, computed again beside the job |
 //! | `snapshots` | when snapshots are taken, and the thread that writes them |
 //! | `progress_loop` | offsets for lag tools; what Kafka still holds |
+//! | `survey` | what is known of a pipeline from outside |
+//! | `reset` | beginning a pipeline anew |
 //!
 //! Owns start, stop and failure. Every queue is bounded, and a full one holds its giver
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
@@ -28,10 +30,18 @@ mod encode;
 mod progress_loop;
 mod replay;
 mod reread;
+mod reset;
 mod rows;
 mod snapshots;
 mod start;
+mod survey;
 mod workers;
+
+pub use reset::{ResetDone, ResetError, ResetPlan};
+pub use survey::{
+    ClickhouseState, Committed, InputState, Need, Phase, Readable, Restart, SnapshotState, Survey,
+    SurveyError, survey,
+};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -43,7 +53,7 @@ use std::time::{Duration, Instant};
 use crate::clickhouse;
 use crate::config::Pipeline;
 use crate::dataflow::Output;
-use crate::kafka::{CommitError, KafkaError};
+use crate::kafka::{CommitError, KafkaError, Presence};
 use crate::model::TimeMs;
 use crate::snapshot::{Loaded, SnapshotError, Store};
 use crate::telemetry::{Health, Metrics, ServeError, Server, serve};
@@ -173,6 +183,8 @@ pub struct Job {
     health: Health,
     server: Option<Server>,
     threads: Vec<JoinHandle<()>>,
+    /// So that others see that it runs; that of the process that commits.
+    _presence: Option<Presence>,
 }
 
 impl Job {
@@ -224,7 +236,9 @@ impl Job {
             workers: options.workers,
         };
         let mut threads = Vec::new();
+        let mut presence = None;
         let settled = if options.cluster.process() == 0 {
+            presence = Some(Presence::announce(&pipeline.kafka.brokers, &pipeline.name)?);
             let start = Start::prepare(pipeline, &conditions)?;
             let (settled, trigger) =
                 Settled::begin(pipeline, start, &metrics, &control, &mut threads)?;
@@ -249,6 +263,7 @@ impl Job {
             health,
             server,
             threads,
+            _presence: presence,
         })
     }
 

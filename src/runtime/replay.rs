@@ -88,6 +88,16 @@ impl Recorded {
             epochs.next().is_some_and(|oldest| oldest.epoch <= after)
         };
         let log = kafka::read_epoch_log(&pipeline.kafka.brokers, &pipeline.name, is_enough)?;
+        Self::of(log, manifest, through)
+    }
+
+    /// What `log` says of the epochs after a snapshot.
+    pub(super) fn of(
+        log: Vec<LogRecord>,
+        manifest: &Manifest,
+        through: Option<Epoch>,
+    ) -> Result<Self, JobError> {
+        let after = manifest.id.epoch;
         let epochs = log.into_iter().filter_map(|record| match record {
             LogRecord::Epoch(record) => Some((record.epoch, record)),
             LogRecord::Head(_) => None,

@@ -15,7 +15,7 @@ use crate::dataflow::windows;
 use crate::detect::Rules;
 use crate::epoch::{Head, LogRecord, Position, Positions, SnapshotId};
 use crate::fail;
-use crate::kafka::{self, Committer, Partitions};
+use crate::kafka::{self, Committer, KafkaError, Partitions};
 use crate::model::{Epoch, Input, TimeMs};
 use crate::snapshot::{Loaded, Manifest, SnapshotError, Store, Taken};
 use crate::telemetry::{Condition, Health, Metrics};
@@ -87,6 +87,12 @@ impl Start {
         let ends = Ends::ask(brokers, &counts)?;
         let run = RandomState::new().build_hasher().finish();
         let before = match before {
+            // After a reset there is no snapshot, as at the first start.
+            Some(head) if head.snapshots.is_empty() => Head {
+                generation: head.generation,
+                reset: head.reset.clone(),
+                ..first_head(pipeline, &store, &ends, run)?
+            },
             Some(head) => head.clone(),
             None if log.is_empty() => first_head(pipeline, &store, &ends, run)?,
             None => {
@@ -113,6 +119,7 @@ impl Start {
             snapshots: kept.iter().map(|manifest| manifest.id).collect(),
             stored: before.stored,
             version: env!("CARGO_PKG_VERSION").into(),
+            reset: before.reset,
         };
         committer.commit(&[], &head)?;
         fail::point("head-committed");
@@ -148,11 +155,11 @@ impl Start {
 /// What Kafka holds of each input partition.
 pub(super) struct Ends {
     pub(super) first: Positions,
-    next: BTreeMap<(Input, i32), i64>,
+    pub(super) next: BTreeMap<(Input, i32), i64>,
 }
 
 impl Ends {
-    fn ask(brokers: &str, counts: &[Partitions]) -> Result<Self, JobError> {
+    pub(super) fn ask(brokers: &str, counts: &[Partitions]) -> Result<Self, KafkaError> {
         let (mut first, mut next) = (Positions::new(), BTreeMap::new());
         for (input, &Partitions(count)) in Input::ALL.into_iter().zip(counts) {
             for held in kafka::held_offsets(brokers, input, count)? {
@@ -177,7 +184,7 @@ impl Ends {
                 .filter(|start| start.input == input);
             Partitions(own.map(|start| start.partition + 1).max().unwrap_or(0))
         };
-        Self::ask(brokers, &Input::ALL.map(count))
+        Ok(Self::ask(brokers, &Input::ALL.map(count))?)
     }
 
     /// Kafka must hold all that is read from now on: nothing is ever skipped.
@@ -233,6 +240,7 @@ fn first_head(pipeline: &Pipeline, store: &Store, ends: &Ends, run: u64) -> Resu
         snapshots: vec![id],
         stored: id.epoch,
         version: env!("CARGO_PKG_VERSION").into(),
+        reset: None,
     })
 }
 
@@ -271,7 +279,7 @@ fn newest_good(store: &Store, head: &Head) -> Result<(Manifest, Loaded, Vec<Mani
     Ok((manifest, loaded, kept))
 }
 
-fn check_interval(pipeline: &Pipeline, manifest: &Manifest) -> Result<(), JobError> {
+pub(super) fn check_interval(pipeline: &Pipeline, manifest: &Manifest) -> Result<(), JobError> {
     if manifest.interval_ms == pipeline.epoch.interval_ms {
         return Ok(());
     }

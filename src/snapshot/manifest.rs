@@ -189,6 +189,11 @@ impl Manifest {
         self.chain_bytes = self.chain.iter().map(|file| file.bytes).sum();
     }
 
+    /// The snapshots whose state files it takes, oldest first; the last is its own.
+    pub fn files(&self) -> impl Iterator<Item = SnapshotId> {
+        self.chain.iter().map(|file| file.id)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let text = serde_json::to_string(self).expect("a manifest is made of plain data");
         enveloped(FORMAT, &text)

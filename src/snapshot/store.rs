@@ -133,6 +133,24 @@ impl Store {
         Ok(ids)
     }
 
+    /// All snapshots of which anything is left, by epoch, newest last: also those without a
+    /// manifest, whose state files later ones need.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Unreachable`]
+    pub fn list_all(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
+        let objects = self.objects()?.into_iter();
+        Ok(objects.map(|object| object.id).collect())
+    }
+
+    /// Removes these snapshots, whoever needs them, and returns how many objects.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Unreachable`]
+    pub fn remove_these(&self, ids: &BTreeSet<SnapshotId>) -> Result<usize, SnapshotError> {
+        self.remove(|id, _| ids.contains(&id))
+    }
+
     /// Removes what none of these snapshots needs, and returns how many objects. Snapshots of
     /// later epochs than the last of these stay: they are of a job that has taken over from
     /// this one, which may not know it yet. So without any, nothing is removed.

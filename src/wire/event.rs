@@ -113,7 +113,7 @@ fn event_id(event: &Event) -> String {
 }
 
 /// RFC 3339 in UTC with milliseconds; times outside the years 1..=9999 are their nearest.
-fn rfc3339(time_ms: TimeMs) -> String {
+pub(crate) fn rfc3339(time_ms: TimeMs) -> String {
     let time_ms = time_ms.clamp(EARLIEST_TIME_MS, LAST_TIME_MS);
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ms) * 1_000_000)
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);

@@ -22,6 +22,7 @@ mod scan;
 mod update;
 
 pub use dead_letter::dead_letter_headers;
+pub(crate) use event::rfc3339;
 pub use event::{CE_SPECVERSION, CONTENT_TYPE, EncodedEvent, ce_source, ce_type, encode_event};
 pub use fence::{decode_fence, encode_fence};
 pub use order::{decode_order, encode_order};
