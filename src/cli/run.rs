@@ -40,7 +40,7 @@ pub(super) struct Args {
 }
 
 /// A stop that was asked of all processes reaches one within so long of another.
-const STOPPED_TOGETHER: Duration = Duration::from_secs(1);
+const STOPPED_TOGETHER: Duration = Duration::from_millis(800);
 
 pub(super) fn execute(args: Args) -> Result<(), Failure> {
     let cluster = cluster(&args)?;

@@ -335,15 +335,16 @@ impl CommitLoop {
             self.snapshots.write(taken, mark, parts);
         }
         if let Some(manifest) = self.snapshots.written() {
-            self.written = Some((manifest, Instant::now()));
+            let since = self.written.take().map(|(_, since)| since);
+            self.written = Some((manifest, since.unwrap_or_else(Instant::now)));
         }
 
         self.rows.tick(self.whole(), self.last)?;
-        self.head.stored = self.rows.stored();
+        self.head.stored = self.stored(self.head.snapshots.last().map(|newest| newest.epoch));
         self.metrics.committed_epoch.set(self.last.0 as i64);
         if let Some((manifest, since)) = &self.written {
-            // Epochs after the last committed one are empty: they have no rows.
-            let has_rows = self.rows.stored() >= manifest.id.epoch.min(self.last);
+            let epoch = manifest.id.epoch;
+            let has_rows = self.stored(Some(epoch)) >= epoch;
             if has_rows || self.rows.lags() || since.elapsed() > PUBLISH_LIMIT {
                 self.publish();
             }
@@ -364,14 +365,24 @@ impl CommitLoop {
         }
     }
 
+    /// ClickHouse has all rows of epochs up to this one. All epochs up to that of a snapshot which
+    /// has been written are known; those after the last committed one are empty.
+    fn stored(&self, known: Option<Epoch>) -> Epoch {
+        let stored = self.rows.stored();
+        match known {
+            Some(known) if stored >= self.last => stored.max(known),
+            _ => stored,
+        }
+    }
+
     /// Puts the written snapshot into the head, and takes those out that nobody needs.
     fn publish(&mut self) {
         let Some((manifest, _)) = self.written.take() else {
             return;
         };
+        let stored = self.stored(Some(manifest.id.epoch));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(manifest);
-        let stored = self.rows.stored();
         // Rows that aren't stored are computed from here.
         let needed = kept
             .iter()

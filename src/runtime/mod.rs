@@ -76,7 +76,7 @@ const NAP: Duration = Duration::from_millis(20);
 /// How long a stop may take before the job gives up on what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 /// How long it may take when another process has gone: nothing will come of what is under way.
-const DESERTED_LIMIT: Duration = Duration::from_secs(1);
+const DESERTED_LIMIT: Duration = Duration::from_millis(500);
 
 /// What the command line says about a job, beside its pipeline.
 #[derive(Clone, Debug)]

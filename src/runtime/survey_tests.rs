@@ -33,6 +33,7 @@ fn folder() -> tempfile::TempDir {
     let mut before = None;
     for (sequence, id) in (0..).zip(ids()) {
         let taken = Taken {
+            windows: String::new(),
             id,
             sequence,
             interval_ms: INTERVAL_MS,

@@ -180,7 +180,12 @@ impl Work {
             .judged
             .with_frontier(|frontier| frontier.first().copied());
         let deadline = Instant::now() + WINDOWS_LIMIT;
-        while judged.is_some_and(|judged| windows.less_than(&judged)) && Instant::now() < deadline {
+        // Without a peer, they never do.
+        let is_hopeless = || self.links.as_ref().is_some_and(Links::all_finished);
+        while judged.is_some_and(|judged| windows.less_than(&judged))
+            && !is_hopeless()
+            && Instant::now() < deadline
+        {
             worker.step_or_park(Some(Duration::from_millis(1)));
         }
     }
