@@ -19,6 +19,7 @@ use crate::config::Pipeline;
 use crate::kafka::producer::{Producer, Settings as ProducerSettings};
 use crate::kafka::{self, Partitions};
 use crate::model::{EventKind, Input};
+use crate::runtime::cluster::Cluster;
 use crate::runtime::{Job, Options, wall_clock_ms};
 use crate::services::{self, Services};
 use crate::simulate::{self, Limit, Pace, Plan, Settings};
@@ -75,6 +76,7 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         Options {
             workers,
             http: Some(args.http),
+            cluster: Cluster::alone(),
         },
     )?;
     // Until here Ctrl-C ends the program at once, and the services with it.

@@ -63,6 +63,9 @@ pub enum Failure {
     /// Exit code 3: the pipeline file is wrong.
     #[error("{0}")]
     Config(#[from] crate::config::ConfigError),
+    /// Exit code 3: the hosts file is wrong.
+    #[error("{0}")]
+    Hosts(crate::runtime::cluster::ClusterError),
     /// Exit code 4: Kafka or ClickHouse does not answer.
     #[error("{0}")]
     Unreachable(String),
@@ -72,7 +75,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,
-            Self::Config(_) => 3,
+            Self::Config(_) | Self::Hosts(_) => 3,
             Self::Unreachable(_) => 4,
         }
     }
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
             match &failure {
                 // Begins with file:line:column, as editors expect it.
                 Failure::Config(error) => eprintln!("{error}"),
+                Failure::Hosts(error) => eprintln!("{error}"),
                 other => eprintln!("error: {other}"),
             }
             ExitCode::from(failure.exit_code())

@@ -146,7 +146,7 @@ impl CommitLoop {
         let outcome = self.commit_all();
         self.control.committed_all.store(true, Ordering::Release);
         // Also after a failure: the rows are of committed epochs.
-        let stored = self.rows.stop();
+        let stored = self.rows.stop(self.control.is_deserted());
         outcome?;
         self.head.stored = stored?;
         if self.head != self.committed_head {

@@ -22,6 +22,7 @@
 //! back, so a slow sink slows the source and loses nothing. The first failure stops the job
 //! and is what [`Job::stop`] returns.
 
+pub mod cluster;
 mod commit_loop;
 mod encode;
 mod progress_loop;
@@ -35,25 +36,23 @@ mod workers;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use timely::CommunicationConfig;
-use timely::WorkerConfig;
 
 use crate::clickhouse;
 use crate::config::Pipeline;
 use crate::dataflow::Output;
 use crate::kafka::{CommitError, KafkaError};
 use crate::model::TimeMs;
-use crate::snapshot::{Loaded, SnapshotError};
+use crate::snapshot::{Loaded, SnapshotError, Store};
 use crate::telemetry::{Health, Metrics, ServeError, Server, serve};
+use cluster::{Cluster, ClusterError, Status};
 use commit_loop::Parts;
 use reread::ReReader;
 use rows::RowFlow;
 use snapshots::{SnapshotThread, Trigger};
-use start::{Conditions, Start};
+use start::{Conditions, Plan, Start};
 use workers::{From, Watch, Work};
 
 /// Messages between the workers and the commit thread: some epochs of each worker.
@@ -66,14 +65,18 @@ const WINDOWS_LIMIT: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_millis(20);
 /// How long a stop may take before the job gives up on what is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// How long it may take when another process has gone: nothing will come of what is under way.
+const DESERTED_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the command line says about a job, beside its pipeline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Timely workers.
     pub workers: usize,
     /// Where metrics and health are served; `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// The processes that run the pipeline together.
+    pub cluster: Cluster,
 }
 
 /// Why a job can't start, or had to end.
@@ -97,6 +100,9 @@ pub enum JobError {
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The other processes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The recorded epochs don't fit the pipeline.
     #[error("{0}")]
     Refused(String),
@@ -123,6 +129,40 @@ impl Control {
 
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether another process has failed or gone, so that this one ends at once.
+    fn is_deserted(&self) -> bool {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*failure, Some(JobError::Cluster(_)))
+    }
+
+    /// How this process does, for the others.
+    fn status(self: &Arc<Self>) -> impl Fn() -> Status + Send + Sync + 'static {
+        let control = Arc::clone(self);
+        move || {
+            let failure = control
+                .failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match (failure.is_some(), control.stopping()) {
+                (true, _) => Status::Failed,
+                (false, true) => Status::Stopping,
+                (false, false) => Status::Running,
+            }
+        }
+    }
+
+    /// What another process makes this one do.
+    fn on_event(self: &Arc<Self>) -> impl Fn(cluster::Event) + Send + Sync + 'static {
+        let control = Arc::clone(self);
+        move |event| match event {
+            cluster::Event::Stop(process) => {
+                tracing::info!("process {process} was asked to stop, so all do");
+                control.stop.store(true, Ordering::Release);
+            }
+            cluster::Event::Fail(error) => control.fail(error.into()),
+        }
     }
 }
 
@@ -151,60 +191,19 @@ impl Job {
             .map(|address| serve(address, metrics.clone(), health.clone()))
             .transpose()?;
 
-        let start = Start::prepare(pipeline, &conditions)?;
-        let writer = start::open_writer(pipeline, start.head.generation, &metrics)?;
         let control = Arc::new(Control::default());
-        let (outputs, received) = sync_channel(CHANNEL_BOUND);
-        let kept = Arc::new(Mutex::new(start.kept));
-        let windows = start.plan.windows.recorded();
-        let every = Duration::from_secs_f64(pipeline.snapshots.interval_s);
-        let trigger = Arc::new(Trigger::new(every, &start.manifest, &windows));
-        let clock = Arc::new(JobClock::new(
-            start.plan.open.start_ms(pipeline.epoch.interval_ms),
-        ));
-
-        let offsets = Arc::new(Mutex::new(start.positions.clone()));
-        let rereader = ReReader {
-            pipeline: pipeline.clone(),
-            store: Arc::clone(&start.store),
-            kept: Arc::clone(&kept),
+        let identity = cluster::Identity::of(pipeline, options.workers);
+        let stopping = || control.stopping();
+        let formed = options
+            .cluster
+            .form(&identity, cluster::Limits::default(), stopping)?;
+        let Some(formed) = formed else {
+            return Err(JobError::Failed("it was stopped while it started".into()));
         };
-        let rows = RowFlow::new(
-            writer,
-            rereader,
-            metrics.clone(),
-            start.head.stored,
-            start.manifest.id.epoch,
-        );
-        let commit_thread = commit_loop::spawn(Parts {
-            pipeline: pipeline.clone(),
-            committer: start.committer,
-            head: start.head,
-            rows,
-            snapshots: SnapshotThread::spawn(
-                start.store,
-                start.manifest,
-                Arc::clone(&trigger),
-                metrics.clone(),
-            ),
-            kept: Arc::clone(&kept),
-            windows,
-            recorded: start.recorded,
-            positions: start.positions,
-            committed: Arc::clone(&offsets),
-            received,
-            metrics: metrics.clone(),
-            control: Arc::clone(&control),
-        });
-        let progress_thread = progress_loop::spawn(
-            pipeline,
-            offsets,
-            kept,
-            metrics.clone(),
-            Arc::clone(&control),
-        );
-        conditions.restored.set(true);
-        let work = Work {
+        let running = formed.watch(control.status(), control.on_event())?;
+
+        let clock = Arc::new(JobClock::new(0));
+        let mut work = Work {
             pipeline: pipeline.clone(),
             metrics: metrics.clone(),
             stop: Arc::clone(&control.stop),
@@ -214,29 +213,42 @@ impl Job {
             },
             watch: Some(Watch {
                 heartbeat: health.heartbeat(),
-                replayed: conditions.replayed,
-                caught_up: conditions.caught_up,
+                replayed: conditions.replayed.clone(),
+                caught_up: conditions.caught_up.clone(),
                 started_ms: clock.now_ms(),
-                trigger: Some(trigger),
+                trigger: None,
             }),
             clock,
-            is_spread: false,
+            links: Some(running.links()),
+            is_spread: !options.cluster.is_alone(),
             workers: options.workers,
         };
-        let worker_thread = spawn_workers(
+        let mut threads = Vec::new();
+        let settled = if options.cluster.process() == 0 {
+            let start = Start::prepare(pipeline, &conditions)?;
+            let (settled, trigger) =
+                Settled::begin(pipeline, start, &metrics, &control, &mut threads)?;
+            if let Some(watch) = &mut work.watch {
+                watch.trigger = Some(trigger);
+            }
+            Some(settled)
+        } else {
+            None
+        };
+        let shared = Shared {
             work,
-            From::plan(start.plan),
-            start.loaded,
-            outputs,
-            Arc::clone(&control),
-        );
+            settled,
+            loaded: OnceLock::new(),
+            conditions,
+        };
+        threads.push(spawn_workers(running, shared, Arc::clone(&control)));
 
         Ok(Self {
             control,
             metrics,
             health,
             server,
-            threads: vec![worker_thread, commit_thread, progress_thread],
+            threads,
         })
     }
 
@@ -270,7 +282,11 @@ impl Job {
     }
 
     fn end(&mut self) -> Result<(), JobError> {
-        let deadline = Instant::now() + STOP_LIMIT;
+        let limit = match self.control.is_deserted() {
+            true => DESERTED_LIMIT,
+            false => STOP_LIMIT,
+        };
+        let deadline = Instant::now() + limit;
         while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(NAP);
         }
@@ -332,6 +348,12 @@ impl JobClock {
         }
     }
 
+    /// From now on the clock is no earlier than this.
+    fn not_before(&self, at_ms: TimeMs) {
+        let since_ms = self.started.elapsed().as_millis() as TimeMs;
+        self.ahead_ms.fetch_max(at_ms - since_ms, Ordering::Relaxed);
+    }
+
     fn now_ms(&self) -> TimeMs {
         let since_ms = self.started.elapsed().as_millis() as TimeMs;
         let wall_ahead_ms = wall_clock_ms() - since_ms;
@@ -358,28 +380,151 @@ fn abort_on_panic() {
     });
 }
 
-fn spawn_workers(
-    work: Work,
-    from: From,
+/// What the process that commits has settled for all workers.
+struct Settled {
+    plan: Plan,
     loaded: Arc<Loaded>,
     outputs: SyncSender<Output>,
+}
+
+impl Settled {
+    /// Starts the threads of the process that commits, and says when snapshots are taken.
+    fn begin(
+        pipeline: &Pipeline,
+        start: Start,
+        metrics: &Metrics,
+        control: &Arc<Control>,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(Self, Arc<Trigger>), JobError> {
+        let writer = start::open_writer(pipeline, start.head.generation, metrics)?;
+        let (outputs, received) = sync_channel(CHANNEL_BOUND);
+        let kept = Arc::new(Mutex::new(start.kept));
+        let windows = start.plan.windows.recorded();
+        let every = Duration::from_secs_f64(pipeline.snapshots.interval_s);
+        let trigger = Arc::new(Trigger::new(every, &start.manifest, &windows));
+        let offsets = Arc::new(Mutex::new(start.positions.clone()));
+        let rereader = ReReader {
+            pipeline: pipeline.clone(),
+            store: Arc::clone(&start.store),
+            kept: Arc::clone(&kept),
+        };
+        let rows = RowFlow::new(
+            writer,
+            rereader,
+            metrics.clone(),
+            start.head.stored,
+            start.manifest.id.epoch,
+        );
+        threads.push(commit_loop::spawn(Parts {
+            pipeline: pipeline.clone(),
+            committer: start.committer,
+            head: start.head,
+            rows,
+            snapshots: SnapshotThread::spawn(
+                start.store,
+                start.manifest,
+                Arc::clone(&trigger),
+                metrics.clone(),
+            ),
+            kept: Arc::clone(&kept),
+            windows,
+            recorded: start.recorded,
+            positions: start.positions,
+            committed: Arc::clone(&offsets),
+            received,
+            metrics: metrics.clone(),
+            control: Arc::clone(control),
+        }));
+        threads.push(progress_loop::spawn(
+            pipeline,
+            offsets,
+            kept,
+            metrics.clone(),
+            Arc::clone(control),
+        ));
+        let settled = Self {
+            plan: start.plan,
+            loaded: start.loaded,
+            outputs,
+        };
+        Ok((settled, trigger))
+    }
+}
+
+/// What the workers of one process share.
+struct Shared {
+    work: Work,
+    /// In the process that commits.
+    settled: Option<Settled>,
+    /// The snapshot, in the others.
+    loaded: OnceLock<Option<Arc<Loaded>>>,
+    conditions: Conditions,
+}
+
+impl Shared {
+    /// One worker: hears the plan, and runs.
+    fn run(&self, worker: &mut timely::worker::Worker) {
+        let settled = self.settled.as_ref();
+        let own = settled.filter(|_| worker.index() == 0).map(|settled| {
+            serde_json::to_vec(&settled.plan).expect("a plan is made of numbers and text")
+        });
+        let stop = || self.work.stop.load(Ordering::Acquire);
+        let Some(bytes) = cluster::agree(worker, own, stop) else {
+            return;
+        };
+        let plan: Plan = match serde_json::from_slice(&bytes) {
+            Ok(plan) => plan,
+            Err(error) => {
+                return (self.work.fail)(format!("could not understand the plan: {error}"));
+            }
+        };
+        self.conditions.owned.set(true);
+        let interval_ms = self.work.pipeline.epoch.interval_ms;
+        self.work.clock.not_before(plan.open.start_ms(interval_ms));
+        let loaded = match settled {
+            Some(settled) => Some(Arc::clone(&settled.loaded)),
+            None => self.loaded.get_or_init(|| self.load(&plan)).clone(),
+        };
+        let Some(loaded) = loaded else {
+            return;
+        };
+        self.conditions.restored.set(true);
+        let outputs = settled.map(|settled| settled.outputs.clone());
+        self.work.run(worker, &From::plan(plan), &loaded, outputs);
+    }
+
+    /// Reads the snapshot that the plan names, which the first process may have written on
+    /// another machine.
+    fn load(&self, plan: &Plan) -> Option<Arc<Loaded>> {
+        let pipeline = &self.work.pipeline;
+        let load = || {
+            let store = Store::open(&pipeline.snapshots.url, &pipeline.name)?;
+            store.load(&store.manifest(plan.snapshot)?)
+        };
+        match load() {
+            Ok(loaded) => Some(Arc::new(loaded)),
+            Err(error) => {
+                (self.work.fail)(format!(
+                    "{error}; all processes must reach one and the same `snapshots.url`"
+                ));
+                None
+            }
+        }
+    }
+}
+
+fn spawn_workers(
+    running: cluster::Running,
+    shared: Shared,
     control: Arc<Control>,
 ) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name("riderflow-workers".into())
         .spawn(move || {
-            let config = timely::Config {
-                communication: CommunicationConfig::Process(work.workers),
-                worker: WorkerConfig::default(),
-            };
-            let guards = timely::execute(config, move |worker| {
-                work.run(worker, &from, &loaded, Some(outputs.clone()));
-            });
-            match guards {
-                Ok(guards) => drop(guards),
-                Err(error) => control.fail(JobError::Failed(format!(
-                    "could not start the workers: {error}"
-                ))),
+            // The workers have `shared`, and with it the way to the commit thread, which ends
+            // when they have.
+            if let Err(error) = running.execute(move |worker| shared.run(worker)) {
+                control.fail(error.into());
             }
         })
         .expect("the system gives a thread")

@@ -134,6 +134,7 @@ impl Reading {
             },
             clock: Arc::new(JobClock::new(0)),
             watch: None,
+            links: None,
             is_spread: false,
             workers: 1,
         };

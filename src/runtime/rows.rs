@@ -165,15 +165,17 @@ impl RowFlow {
         self.stored
     }
 
-    /// Writes out what can be written in time. Returns up to which epoch all is stored.
-    pub(super) fn stop(mut self) -> Result<Epoch, JobError> {
+    /// Writes out what can be written in time, or nothing more if `at_once`. Returns up to which
+    /// epoch all is stored.
+    pub(super) fn stop(mut self, at_once: bool) -> Result<Epoch, JobError> {
         if let Some(reread) = self.reread.take() {
             reread.stop();
         }
         let Some(writer) = self.writer.take().and_then(Arc::into_inner) else {
             return Ok(self.stored);
         };
-        match writer.flush_and_stop(FLUSH_LIMIT) {
+        let limit = if at_once { Duration::ZERO } else { FLUSH_LIMIT };
+        match writer.flush_and_stop(limit) {
             Ok(summary) => Ok(self
                 .stored
                 .max(summary.stats.stored_epoch.unwrap_or_default())),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use timely::worker::Worker;
 
+use super::cluster::Links;
 use super::replay::Replayed;
 use super::snapshots::Trigger;
 use super::start::{self, Plan, Windows};
@@ -52,6 +53,8 @@ pub(super) struct Work {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) fail: Arc<dyn Fn(String) + Send + Sync>,
     pub(super) clock: Arc<JobClock>,
+    /// To the workers of all processes.
+    pub(super) links: Option<Links>,
     /// Who hears how far the job is; `None` where nobody does.
     pub(super) watch: Option<Watch>,
     /// Whether there are other processes.
@@ -155,6 +158,13 @@ impl Work {
             }
         }
         self.finish_windows(worker, &progress);
+        if let Some(links) = &self.links {
+            links.finish_worker(index);
+            let deadline = Instant::now() + WINDOWS_LIMIT;
+            while !links.all_finished() && Instant::now() < deadline {
+                worker.step_or_park(Some(Duration::from_millis(1)));
+            }
+        }
         // What is not whole is not told: the next start reads it again.
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);
@@ -163,7 +173,7 @@ impl Work {
 
     /// Lets windows take in what was judged already, so that they are told with it.
     fn finish_windows(&self, worker: &mut Worker, progress: &Progress) {
-        let Some(windows) = progress.windows.as_ref().filter(|_| !self.is_spread) else {
+        let Some(windows) = &progress.windows else {
             return;
         };
         let judged = progress

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::operator::{Operator, empty};
+use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::{Concat, ConnectLoop, Feedback};
 use timely::progress::Antichain;
 
@@ -140,20 +140,15 @@ pub(super) fn cell_minutes<'scope>(
     refresh: Refresh,
     context: Rc<Context>,
 ) -> StreamVec<'scope, u64, Part> {
-    match restored {
-        None => {
-            let (counts, trace) = sum_cells(traffic, grid);
-            let untold = empty(counts.scope());
-            tell_cells(counts, trace, marks, untold, None, grid, refresh, context)
-        }
-        Some(restored) => {
-            let (counts, trace) = sum_cells(traffic.concat(restored.traffic), grid);
-            let (untold, through) = (restored.untold, Some(restored.epoch));
-            tell_cells(
-                counts, trace, marks, untold, through, grid, refresh, context,
-            )
-        }
-    }
+    let (traffic, untold) = match restored {
+        None => (traffic, None),
+        Some(restored) => (
+            traffic.concat(restored.traffic),
+            Some((restored.epoch, restored.untold)),
+        ),
+    };
+    let (counts, trace) = sum_cells(traffic, grid);
+    tell_cells(counts, trace, marks, untold, grid, refresh, context)
 }
 
 /// The traffic of each key as it changes: of each change what it was, −1, and what it is, 1.

@@ -302,3 +302,21 @@ fn what_is_told_is_not_told_again_after_a_restart() {
     (50..60).for_each(|second| again.finish(second + 1));
     assert_eq!(again.rows, WindowRows::default());
 }
+
+#[test]
+fn a_session_that_is_gone_is_told_after_a_restart() {
+    let mut fleet = Fleet::new(86_400);
+    fleet.add(&as_told(1, 0), 1);
+    fleet.add(&as_told(1, 700), 701);
+    (701..711).for_each(|second| fleet.finish(second));
+    fleet.add(&as_told(1, 350), 711);
+    let (parts, _) = fleet.save(true, usize::MAX);
+    let mut again = Fleet::new(86_400);
+    let now_ms = (START_S + 711) * 1000;
+    again.drivers.restore(&parts, now_ms).expect("all of it");
+    (711..721).for_each(|second| again.finish(second));
+    let told = again.rows.sessions.iter();
+    let updates: Vec<_> = told.map(|row| (row.start_ms, row.updates)).collect();
+    let start_ms = |second| as_told(1, second).fix.at_ms;
+    assert_eq!(updates, [(start_ms(700), 0), (start_ms(0), 3)]);
+}

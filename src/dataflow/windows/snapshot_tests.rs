@@ -154,11 +154,18 @@ fn run(
         });
         let peers = worker.peers() as u64;
         let mut dice = Dice(Pcg64Mcg::seed_from_u64(seed + index as u64));
+        let mut late_marks = Vec::new();
         for (epoch, (counted, mark)) in &inputs {
             input.advance_to(*epoch);
-            marks.advance_to(*epoch);
-            if let Some(mark) = mark {
-                marks.send(*mark);
+            late_marks.extend(mark.map(|mark| (*epoch, mark)));
+            if dice.one_in(10) {
+                // What follows a mark may be there before it.
+                worker.step();
+                for (epoch, mark) in late_marks.drain(..) {
+                    marks.advance_to(epoch);
+                    marks.send(mark);
+                }
+                marks.advance_to(*epoch);
             }
             for counted in counted {
                 if (counted.driver.0 + epoch + seed) % peers == index as u64 {
@@ -170,6 +177,10 @@ fn run(
             }
         }
         input.advance_to(end);
+        for (epoch, mark) in late_marks {
+            marks.advance_to(epoch);
+            marks.send(mark);
+        }
         marks.advance_to(end);
         while done.less_than(&end) && failed.lock().expect("no panic").is_empty() {
             worker.step();
@@ -289,7 +300,7 @@ fn marks_in(
     let mut marks = Vec::new();
     let mut epoch = *epochs.start() + dice.below(40);
     while epoch < *epochs.end() {
-        let whole = *sequence == 0 || dice.one_in(60);
+        let whole = *sequence == 0 || dice.one_in(6);
         let mark = Mark {
             sequence: *sequence,
             whole,

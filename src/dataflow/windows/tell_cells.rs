@@ -54,17 +54,12 @@ pub(super) fn forgotten_before_ms(epoch: Epoch, grid: &Grid, refresh: Refresh) -
 }
 
 /// Tells the traffic of cells that has changed, each at most once in a refresh, and saves it at
-/// marks. What is as of `restored` or before counts as told if it isn't among `untold`.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "three inputs and what they share"
-)]
+/// marks. Of what was restored, with the epoch that it is of, only the keys given are untold.
 pub(super) fn tell_cells<'scope>(
     counts: StreamVec<'scope, u64, Sum>,
     mut trace: Trace,
     marks: StreamVec<'scope, u64, Mark>,
-    untold: StreamVec<'scope, u64, CellKey>,
-    restored: Option<Epoch>,
+    restored: Option<(Epoch, StreamVec<'scope, u64, CellKey>)>,
     grid: Grid,
     refresh: Refresh,
     context: Rc<Context>,
@@ -75,7 +70,10 @@ pub(super) fn tell_cells<'scope>(
     let activator = scope.activator_for(builder.operator_info().address);
     let mut counts = builder.new_input(counts, Pipeline);
     let mut marks = builder.new_input(marks, Pipeline);
-    let mut untold = builder.new_input(untold, Pipeline);
+    let (restored, mut untold) = match restored {
+        None => (None, None),
+        Some((epoch, untold)) => (Some(epoch), Some(builder.new_input(untold, Pipeline))),
+    };
     let (output, parts) = builder.new_output();
     let mut output = OutputBuilder::<_, CapacityContainerBuilder<Vec<Part>>>::from(output);
 
@@ -102,8 +100,10 @@ pub(super) fn tell_cells<'scope>(
         let mut waiting_marks = Marks::default();
         let mut saving: Option<(Capability<u64>, Saving)> = None;
         move |frontiers| {
-            untold.for_each(|_capability, keys| telling.take_untold(keys));
-            if let Some(restored) = &mut telling.restored {
+            if let Some(restored) = &mut telling.restored
+                && let Some(untold) = &mut untold
+            {
+                untold.for_each(|_capability, keys| restored.untold.extend(keys.drain(..)));
                 let frontier = frontier_of(&frontiers[2]);
                 restored.is_complete = frontier.is_none_or(|next| restored.through < next);
             }
@@ -176,12 +176,6 @@ struct Restored {
 }
 
 impl Telling {
-    fn take_untold(&mut self, keys: &mut Vec<CellKey>) {
-        if let Some(restored) = &mut self.restored {
-            restored.untold.extend(keys.drain(..));
-        }
-    }
-
     /// Whether a count was told before the restart. While not all untold keys are known, what
     /// may be one of them counts as one.
     fn is_told(restored: Option<&Restored>, epoch: u64, key: &CellKey) -> bool {
