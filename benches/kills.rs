@@ -4,7 +4,7 @@
 //! `cargo bench --bench kills -- --kills 300 [--workers 1,2,4] [--rate 2000] [--seed 1] [--services]`
 //!
 //! Density of the input, written in time: 0.3 drivers for each update a second of the rate, one
-//! in five among fences that change, two in five with an order in turn; 7 in 100 updates late,
+//! in five among fences that change, of those two in five with an order in turn; 7 in 100 updates late,
 //! twice, inaccurate or a jump; 3 bad messages a second. The job, with 1, 2 and 4 workers in turn, is
 //! killed by SIGKILL at random: two times in five within its first 1.5 s, so while it starts or
 //! recovers, else up to 3 s after its first commit. With `--services` ClickHouse is killed as

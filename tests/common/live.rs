@@ -11,10 +11,10 @@
 //!   concerns a zone's drivers, be it an update, an order or a fence, is written in its own
 //!   ticks, so [`PERIOD_MS`] apart; in one tick a driver is concerned by one record only, or by
 //!   fences alone.
-//! - Every deadline stands apart from any record of its driver, and from a deadline of another
-//!   kind, by a quarter of a period: what started it is a whole number of periods away from all
-//!   records, and a dwell takes [`DWELL_S`], an arrival one and a half of that, silence two and
-//!   a half.
+//! - Every deadline is over before the next record that concerns its driver, and stands apart
+//!   from it, and from a deadline of another kind, by a quarter of a period: silence takes one
+//!   quarter, a dwell two ([`DWELL_S`]), an arrival three. So drivers with orders fall silent
+//!   between any two of their updates.
 //! - A tick that Kafka takes over [`LATE_MS`] to acknowledge is followed by a pause that is
 //!   longer than any deadline and a whole number of periods, so that the above still holds.
 //!
@@ -44,13 +44,13 @@ const PERIOD_MS: i64 = TICK_MS * ZONES;
 const LATE_MS: i64 = 500;
 /// Half a period.
 const DWELL_S: f64 = 2.4;
-/// Longer than any deadline, and the half second that a record may be moved.
-const PAUSE_MS: i64 = 8_000;
+/// Longer than any deadline, and what it and a record may be moved.
+const PAUSE_MS: i64 = 5_000;
 
 /// What a pipeline must say of the deadlines.
-pub const PIPELINE: &str = "drivers.silent_s = 6\norders.arrive_s = 3.6";
+pub const PIPELINE: &str = "drivers.silent_s = 1.2\norders.arrive_s = 3.6";
 /// All timers have fired this long after the last record.
-pub const SETTLED_MS: i64 = 8_000;
+pub const SETTLED_MS: i64 = 5_000;
 
 const METRES_PER_DEGREE: f64 = 111_194.9;
 const SOUTH: f64 = 12.9;
@@ -69,7 +69,7 @@ pub struct Settings {
     pub rate: u64,
     /// Seconds of input that are there when the first job starts.
     pub backlog_s: i64,
-    /// Of so many drivers one is among fences, and the others away from all.
+    /// Of so many drivers one is among fences and has orders; nothing happens to the others.
     pub quiet: i64,
 }
 
@@ -289,10 +289,10 @@ impl City {
         messages
     }
 
-    /// Of five drivers the first two share an order in turn: one gets it, the other takes it
+    /// Of five busy drivers the first two share an order in turn: one gets it, the other takes it
     /// over and delivers it.
     fn order_step(&mut self, zone: i64, driver: i64, cycle: i64, at_ms: i64) -> Step {
-        if driver % 5 > 1 {
+        if driver % 5 > 1 || !self.is_busy(driver) {
             return Step::Free;
         }
         let first = driver - driver % 5;
@@ -328,13 +328,13 @@ impl City {
         })
     }
 
+    fn is_busy(&self, driver: i64) -> bool {
+        driver / 5 % self.quiet == 0
+    }
+
     /// Five drivers who share orders drive next to each other.
     fn latitude(&self, driver: i64) -> f64 {
-        let away = if driver / 5 % self.quiet == 0 {
-            0.0
-        } else {
-            0.2
-        };
+        let away = if self.is_busy(driver) { 0.0 } else { 0.2 };
         SOUTH + away + ROW_DEG * (driver % 40) as f64
     }
 
