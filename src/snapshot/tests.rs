@@ -502,7 +502,7 @@ fn read(store: &Store) -> Result<BTreeMap<(Kind, u64), u64>, SnapshotError> {
 }
 
 fn assert_damaged(store: &Store) {
-    let error = read(store).err().expect("a changed file is noticed");
+    let error = read(store).expect_err("a changed file is noticed");
     assert!(matches!(error, SnapshotError::Damaged { .. }), "{error}");
 }
 

@@ -10,6 +10,9 @@ use crate::trial::{Trial, published_snapshots, said, time_to_first_commit};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// What is done to a file.
+type Damage = fn(&Path);
+
 fn truncate(file: &Path) {
     let bytes = fs::read(file).expect("a file of the snapshot");
     fs::write(file, &bytes[..bytes.len() / 2]).expect("it is truncated");
@@ -26,7 +29,7 @@ fn flip_a_bit(file: &Path) {
 fn a_damaged_snapshot_is_passed_over() {
     let lab = lab("damaged snapshots");
     let trial = Trial::begin(&lab, "damage", "", SETTINGS);
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("state", truncate),
         ("state", flip_a_bit),
         ("manifest", truncate),
