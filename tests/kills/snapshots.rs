@@ -26,7 +26,8 @@ fn flip_a_bit(file: &Path) {
 fn a_damaged_snapshot_is_passed_over() {
     let lab = lab("damaged snapshots");
     let trial = Trial::begin(&lab, "damage", "", SETTINGS);
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("state", truncate),
         ("state", flip_a_bit),
         ("manifest", truncate),
