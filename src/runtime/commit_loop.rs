@@ -87,10 +87,15 @@ struct CommitLoop {
     interval_ms: u64,
     /// The newest epoch that was committed before this start.
     replayed_to: Epoch,
+    /// ClickHouse had all rows of epochs up to this one at the start.
+    stored_before: Epoch,
     /// Whether all up to there has been read again.
     is_replayed: bool,
     /// The newest committed epoch.
     last: Epoch,
+    /// The newest committed epoch whose rows have been passed on, windows aside: behind `last`
+    /// while committed epochs are read again.
+    passed: Epoch,
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
     locations: BTreeMap<Epoch, Vec<Vec<Location>>>,
@@ -112,6 +117,8 @@ struct CommitLoop {
 impl CommitLoop {
     fn new(parts: Parts) -> Self {
         let replayed_to = parts.recorded.last();
+        let stored_before = parts.head.stored;
+        let passed = parts.recorded.after();
         Self {
             committer: parts.committer,
             committed_head: parts.head.clone(),
@@ -125,8 +132,10 @@ impl CommitLoop {
             window_settings: parts.windows,
             interval_ms: parts.pipeline.epoch.interval_ms,
             replayed_to,
+            stored_before,
             is_replayed: false,
             last: replayed_to,
+            passed,
             waiting: Vec::new(),
             waiting_events: Vec::new(),
             locations: BTreeMap::new(),
@@ -230,6 +239,7 @@ impl CommitLoop {
         self.committer.commit(&self.waiting, &self.head)?;
         self.head_is_committed();
         self.last = self.waiting[self.waiting.len() - 1].record.epoch;
+        self.passed = self.last;
         self.count(began);
         self.committed
             .lock()
@@ -263,7 +273,8 @@ impl CommitLoop {
     fn pass_replayed_on(&mut self, epoch: Epoch, encoded: Encoded) -> Result<(), JobError> {
         let later = self.locations.split_off(&Epoch(epoch.0 + 1));
         let locations = std::mem::replace(&mut self.locations, later);
-        if epoch <= self.head.stored {
+        self.passed = epoch;
+        if epoch <= self.stored_before {
             return Ok(());
         }
         for (epoch, rows) in locations {
@@ -339,7 +350,7 @@ impl CommitLoop {
             self.written = Some((manifest, since.unwrap_or_else(Instant::now)));
         }
 
-        self.rows.tick(self.whole(), self.last)?;
+        self.rows.tick(self.whole(), self.passed)?;
         self.head.stored = self.stored(self.head.snapshots.last().map(|newest| newest.epoch));
         self.metrics.committed_epoch.set(self.last.0 as i64);
         if let Some((manifest, since)) = &self.written {
@@ -359,8 +370,8 @@ impl CommitLoop {
     /// All rows up to this epoch have been passed on, windows too.
     fn whole(&self) -> Epoch {
         match self.settled {
-            // Epochs after the last are empty, or not committed yet.
-            Some(settled) => settled.min(self.last),
+            // Epochs after those are empty, or not committed yet.
+            Some(settled) => settled.min(self.passed),
             None => self.head.stored,
         }
     }

@@ -138,6 +138,11 @@ impl Recorded {
         Ok(())
     }
 
+    /// The epoch after which they are: the snapshot's.
+    pub(super) fn after(&self) -> Epoch {
+        self.after
+    }
+
     /// How many epochs there are.
     pub(super) fn len(&self) -> usize {
         self.epochs.len()
