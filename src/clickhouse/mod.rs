@@ -34,7 +34,7 @@ pub mod writer;
 
 pub use ask::ask;
 pub use parcel::{Origin, Rows, StoredEvent, Table};
-pub use writer::{Full, Notice, Observer, Options, Stats, Summary, Writer, WriterError};
+pub use writer::{Full, Notice, Observer, Options, Sent, Stats, Summary, Writer, WriterError};
 
 use std::time::Duration;
 

@@ -88,6 +88,8 @@ pub(super) struct Counts {
 struct State {
     inbox: Vec<Parcel>,
     next_parcel: u64,
+    /// All parcels before this one are stored.
+    stored_before: u64,
     held: Amount,
     /// When the oldest row that is held was sent.
     waiting_since: Option<Instant>,
@@ -221,14 +223,14 @@ impl Shared {
         self.lock().stored_epoch
     }
 
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        self.lock().waiting_since
+    /// How many parcels have been sent, and how many of them, from the first on, are stored.
+    pub(super) fn parcels(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.next_parcel, state.stored_before)
     }
 
-    pub(super) fn is_roomy(&self) -> bool {
-        let held = self.lock().held;
-        let quarter = self.bound.part(4);
-        held.rows == 0 || (held.rows < quarter.rows && held.bytes < quarter.bytes)
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.lock().waiting_since
     }
 
     /// What was sent since the last call, and when to stop.
@@ -253,6 +255,7 @@ impl Shared {
         });
         state.waiting_since = oldest.map(|(_, at)| at);
         let stored_before = oldest.map_or(state.next_parcel, |(number, _)| number);
+        state.stored_before = stored_before;
         while let Some(&(epoch, before)) = state.marks.front()
             && before <= stored_before
         {

@@ -9,7 +9,7 @@
 //! their way: a hard bound on memory ([`Options::max_buffered_rows`]). When ClickHouse is away
 //! for longer than that lasts, [`Writer::try_send`] hands rows back. Nobody keeps them: the
 //! caller stops giving rows, remembers from which epoch on, reads them again from Kafka once
-//! [`Writer::is_roomy`], and gives them by [`Writer::send`], which never takes the half of the
+//! [`Writer::has_stored`] what it took, and gives them by [`Writer::send`], which never takes the half of the
 //! bound that new rows live in. What was taken is never dropped: what the server refuses is
 //! kept and tried again, and told as a [`Notice::Failed`].
 //!
@@ -174,6 +174,10 @@ pub struct Summary {
     pub took: Duration,
 }
 
+/// What had been sent at some moment; see [`Writer::sent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sent(u64);
+
 /// The handle. May be shared between threads.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -242,14 +246,20 @@ impl Writer {
         self.shared.stored_epoch()
     }
 
+    /// All that has been sent until now.
+    pub fn sent(&self) -> Sent {
+        Sent(self.shared.parcels().0)
+    }
+
+    /// Whether all that had been sent until then is stored. Only then may a row of it be sent
+    /// again: while it waits, its table does not know of it.
+    pub fn has_stored(&self, sent: Sent) -> bool {
+        self.shared.parcels().1 >= sent.0
+    }
+
     /// When the oldest row that is not stored yet was sent; `None` if all are stored.
     pub fn waiting_since(&self) -> Option<Instant> {
         self.shared.waiting_since()
-    }
-
-    /// Whether less than a quarter of the bound is taken.
-    pub fn is_roomy(&self) -> bool {
-        self.shared.is_roomy()
     }
 
     /// Counts since the start, and what waits now.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::JobError;
 use super::reread::{Gap, ReRead, ReReader};
-use crate::clickhouse::{Origin, Rows, Writer};
+use crate::clickhouse::{Origin, Rows, Sent, Writer};
 use crate::model::Epoch;
 use crate::telemetry::Metrics;
 
@@ -43,6 +43,9 @@ pub(super) struct RowFlow {
     gap: Option<Gap>,
     reread: Option<ReRead>,
     next_try: Instant,
+    /// What may hold rows that are to be read again: while they wait for their table, it can't
+    /// be asked whether it has them.
+    on_the_way: Option<Sent>,
 }
 
 impl RowFlow {
@@ -68,6 +71,7 @@ impl RowFlow {
             gap: (gap.after < gap.through).then_some(gap),
             reread: None,
             next_try: Instant::now(),
+            on_the_way: None,
         }
     }
 
@@ -105,6 +109,7 @@ impl RowFlow {
         );
         // Windows come after their epoch.
         self.behind_from = Some(from.min(Epoch(self.whole.0 + 1)));
+        self.on_the_way = self.writer.as_ref().map(|writer| writer.sent());
         self.metrics.clickhouse_behind.set(1);
     }
 
@@ -129,11 +134,14 @@ impl RowFlow {
                 Err(error) => {
                     tracing::error!("rows could not be read again: {error}; trying again");
                     self.next_try = Instant::now() + AGAIN_AFTER;
+                    self.on_the_way = Some(writer.sent());
                 }
             }
         }
+        self.on_the_way.take_if(|sent| writer.has_stored(*sent));
+        let is_settled = self.on_the_way.is_none();
         let is_idle = self.gap.is_none() && self.reread.is_none();
-        if is_idle && let Some(from) = self.behind_from.take_if(|_| writer.is_roomy()) {
+        if is_idle && let Some(from) = self.behind_from.take_if(|_| is_settled) {
             // New rows flow again from here on.
             self.metrics.clickhouse_behind.set(0);
             writer.mark(Epoch(from.0 - 1))?;
@@ -144,6 +152,7 @@ impl RowFlow {
         }
         if let Some(gap) = self.gap
             && self.reread.is_none()
+            && is_settled
             && Instant::now() >= self.next_try
         {
             self.reread = Some(self.rereader.begin(gap, Arc::clone(&writer))?);
