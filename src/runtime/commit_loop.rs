@@ -309,7 +309,9 @@ impl CommitLoop {
 
     /// Windows of which all is committed, those of earlier starts too: they are upserts.
     fn pass_windows_on(&mut self) -> Result<(), JobError> {
-        let later = self.windows.split_off(&Epoch(self.last.0 + 1));
+        // Not before their epochs' rows: what is let go of them would be read again without
+        // those.
+        let later = self.windows.split_off(&Epoch(self.passed.0 + 1));
         for (through, rows) in std::mem::replace(&mut self.windows, later) {
             for rows in rows {
                 let rows = [

@@ -29,6 +29,13 @@ pub(super) struct Gap {
     pub(super) through: Epoch,
 }
 
+impl Gap {
+    /// The epochs after one and up to another, if there are any.
+    pub(super) fn between(after: Epoch, through: Epoch) -> Option<Self> {
+        (after < through).then_some(Self { after, through })
+    }
+}
+
 /// Begins readings.
 pub(super) struct ReReader {
     pub(super) pipeline: Pipeline,
@@ -216,5 +223,18 @@ impl Reading {
 
     fn check_held(&self, replayed: &Replayed) -> Result<(), JobError> {
         Ends::of(&self.pipeline.kafka.brokers, replayed)?.check(replayed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_lacks_the_rows_of_its_snapshots_own_epoch_too() {
+        let gap = Gap::between(Epoch(9), Epoch(10)).expect("epoch 10 is computed by nobody else");
+        assert_eq!((gap.after, gap.through), (Epoch(9), Epoch(10)));
+        assert_eq!(Gap::between(Epoch(10), Epoch(10)), None);
+        assert_eq!(Gap::between(Epoch(11), Epoch(10)), None);
     }
 }

@@ -35,7 +35,8 @@ pub(super) struct RowFlow {
     metrics: Metrics,
     /// All epochs up to this one are stored, as far as is known.
     stored: Epoch,
-    /// All rows of epochs up to this one have been passed on or let go, windows too.
+    /// All rows of epochs up to this one have been passed on or let go, windows too, or are in
+    /// the gap.
     whole: Epoch,
     /// Since which epoch rows are let go.
     behind_from: Option<Epoch>,
@@ -49,26 +50,23 @@ pub(super) struct RowFlow {
 }
 
 impl RowFlow {
-    /// Rows flow from `open` on; those of epochs after `stored` and before it are a gap.
+    /// Rows of epochs after `computed_from`, the snapshot that state comes from, flow; those of
+    /// epochs after `stored` and up to it are a gap.
     pub(super) fn new(
         writer: Option<Writer>,
         rereader: ReReader,
         metrics: Metrics,
         stored: Epoch,
-        flowing_from: Epoch,
+        computed_from: Epoch,
     ) -> Self {
-        let gap = Gap {
-            after: stored,
-            through: Epoch(flowing_from.0.saturating_sub(1)),
-        };
         Self {
             writer: writer.map(Arc::new),
             rereader,
             metrics,
             stored,
-            whole: stored,
+            whole: stored.max(computed_from),
             behind_from: None,
-            gap: (gap.after < gap.through).then_some(gap),
+            gap: Gap::between(stored, computed_from),
             reread: None,
             next_try: Instant::now(),
             on_the_way: None,
@@ -116,7 +114,7 @@ impl RowFlow {
     /// All rows of epochs up to `whole` have been passed on or let go, and of those up to `last`
     /// all but windows; later ones come next.
     pub(super) fn tick(&mut self, whole: Epoch, last: Epoch) -> Result<(), JobError> {
-        self.whole = whole;
+        self.whole = self.whole.max(whole);
         let Some(writer) = self.writer.clone() else {
             self.stored = self.stored.max(whole);
             return Ok(());
@@ -145,16 +143,18 @@ impl RowFlow {
             // New rows flow again from here on.
             self.metrics.clickhouse_behind.set(0);
             writer.mark(Epoch(from.0 - 1))?;
-            self.gap = Some(Gap {
-                after: Epoch(from.0 - 1),
-                through: last,
-            });
+            self.gap = Gap::between(Epoch(from.0 - 1), last);
         }
         if let Some(gap) = self.gap
             && self.reread.is_none()
             && is_settled
             && Instant::now() >= self.next_try
         {
+            // After a failure, some of it may be stored, and the snapshot before it gone.
+            let gap = Gap {
+                after: gap.after.max(self.stored).min(gap.through),
+                ..gap
+            };
             self.reread = Some(self.rereader.begin(gap, Arc::clone(&writer))?);
         }
         if self.gap.is_none() && self.behind_from.is_none() {
