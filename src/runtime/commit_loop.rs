@@ -93,8 +93,10 @@ struct CommitLoop {
     is_replayed: bool,
     /// The newest committed epoch.
     last: Epoch,
-    /// The newest committed epoch whose rows have been passed on, windows aside: behind `last`
-    /// while committed epochs are read again.
+    /// All epochs up to this one are known, empty or not; they are committed with the others.
+    known: Epoch,
+    /// Of all epochs up to this one, committed or empty, rows have been passed on, windows
+    /// aside: behind `last` while committed epochs are read again.
     passed: Epoch,
     waiting: Vec<EpochToCommit>,
     waiting_events: Vec<Event>,
@@ -135,6 +137,7 @@ impl CommitLoop {
             stored_before,
             is_replayed: false,
             last: replayed_to,
+            known: passed,
             passed,
             waiting: Vec::new(),
             waiting_events: Vec::new(),
@@ -157,7 +160,7 @@ impl CommitLoop {
         // Also after a failure: the rows are of committed epochs.
         let stored = self.rows.stop(self.control.is_deserted());
         outcome?;
-        self.head.stored = stored?;
+        self.head.stored = self.head.stored.max(stored?);
         if self.head != self.committed_head {
             self.committer.commit(&[], &self.head)?;
         }
@@ -224,6 +227,7 @@ impl CommitLoop {
             self.waiting.push(to_commit);
             self.waiting_events.extend(told);
         }
+        self.known = epoch;
         if let Some(mark) = mark {
             let positions = self.recorder.positions.clone();
             self.marked.insert(epoch, (mark, positions));
@@ -233,13 +237,14 @@ impl CommitLoop {
 
     fn commit(&mut self) -> Result<(), JobError> {
         if self.waiting.is_empty() {
+            self.passed = self.passed.max(self.known);
             return Ok(());
         }
         let began = Instant::now();
         self.committer.commit(&self.waiting, &self.head)?;
         self.head_is_committed();
         self.last = self.waiting[self.waiting.len() - 1].record.epoch;
-        self.passed = self.last;
+        self.passed = self.known;
         self.count(began);
         self.committed
             .lock()
@@ -353,11 +358,10 @@ impl CommitLoop {
         }
 
         self.rows.tick(self.whole(), self.passed)?;
-        self.head.stored = self.stored(self.head.snapshots.last().map(|newest| newest.epoch));
+        self.head.stored = self.head.stored.max(self.rows.stored());
         self.metrics.committed_epoch.set(self.last.0 as i64);
         if let Some((manifest, since)) = &self.written {
-            let epoch = manifest.id.epoch;
-            let has_rows = self.stored(Some(epoch)) >= epoch;
+            let has_rows = self.head.stored >= manifest.id.epoch;
             if has_rows || self.rows.lags() || since.elapsed() > PUBLISH_LIMIT {
                 self.publish();
             }
@@ -378,22 +382,12 @@ impl CommitLoop {
         }
     }
 
-    /// ClickHouse has all rows of epochs up to this one. All epochs up to that of a snapshot which
-    /// has been written are known; those after the last committed one are empty.
-    fn stored(&self, known: Option<Epoch>) -> Epoch {
-        let stored = self.rows.stored();
-        match known {
-            Some(known) if stored >= self.last => stored.max(known),
-            _ => stored,
-        }
-    }
-
     /// Puts the written snapshot into the head, and takes those out that nobody needs.
     fn publish(&mut self) {
         let Some((manifest, _)) = self.written.take() else {
             return;
         };
-        let stored = self.stored(Some(manifest.id.epoch));
+        let stored = self.head.stored;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(manifest);
         // Rows that aren't stored are computed from here.

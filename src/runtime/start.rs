@@ -46,7 +46,7 @@ pub(super) struct Plan {
     /// The snapshot that state comes from.
     pub(super) snapshot: SnapshotId,
     pub(super) windows: Windows,
-    /// The first epoch that isn't committed.
+    /// The first epoch that may still come.
     pub(super) open: Epoch,
     /// Where each partition is read from, and what of it is read again.
     pub(super) replayed: Replayed,
@@ -108,7 +108,9 @@ impl Start {
         let (manifest, loaded, kept) = newest_good(&store, &before)?;
         check_interval(pipeline, &manifest)?;
         let recorded = Recorded::read(pipeline, &manifest, None)?;
-        let open = Epoch(recorded.last().max(manifest.id.epoch).0 + 1);
+        // Empty epochs count as stored too, and none that counts may get rows.
+        let passed = recorded.last().max(manifest.id.epoch).max(before.stored);
+        let open = Epoch(passed.0 + 1);
         let replayed = recorded.replayed(&manifest, &ends.first);
         let windows = Windows::going_on(pipeline, &manifest);
         ends.check(&replayed)?;
