@@ -150,20 +150,21 @@ impl Reading {
             windows: Windows::going_on(&self.pipeline, &self.manifest),
             replayed,
             open: None,
+            until: Some(self.gap.through),
         };
         let worker = work.spawn_alone(from, loaded, outputs);
         let outcome = self.take_all(&received, &mut recorded);
         self.stop.store(true, Ordering::Release);
         drop(received);
         let _ = worker.join();
-        outcome?;
         let failed = failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        // A failure is why it was stopped.
         match failed {
             Some(message) => Err(JobError::Failed(message)),
-            None => Ok(()),
+            None => outcome,
         }
     }
 
