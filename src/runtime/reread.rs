@@ -218,8 +218,13 @@ impl Reading {
         recorded.finish()
     }
 
+    /// Waits while the writer has no room, but not when the job stops.
     fn send(&self, rows: Rows) -> Result<(), JobError> {
-        Ok(self.writer.send(rows, Origin::Doubtful)?)
+        let is_off = || self.stop.load(Ordering::Acquire);
+        match self.writer.send_unless(rows, Origin::Doubtful, is_off)? {
+            true => Ok(()),
+            false => Err(JobError::Failed("it was stopped".into())),
+        }
     }
 
     fn check_held(&self, replayed: &Replayed) -> Result<(), JobError> {
