@@ -192,9 +192,9 @@ impl Reading {
                 Output::Epoch(output) => {
                     let epoch = output.epoch;
                     let encoded = Encoded::new(output);
-                    recorded.compare(epoch, &encoded, rules)?;
+                    let is_recorded = recorded.compare(epoch, &encoded, rules)?;
                     whole = epoch;
-                    if epoch > self.gap.after {
+                    if is_recorded && epoch > self.gap.after {
                         for rows in encode::rows(encoded.told, encoded.events, encoded.dead_letters)
                         {
                             self.send(rows)?;
@@ -215,7 +215,7 @@ impl Reading {
         if self.stop.load(Ordering::Acquire) {
             return Err(JobError::Failed("it was stopped".into()));
         }
-        recorded.finish()
+        recorded.finish(rules)
     }
 
     /// Waits while the writer has no room, but not when the job stops.
