@@ -49,8 +49,8 @@ mod trail;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
-use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::probe::{Handle, Probe};
+use timely::dataflow::operators::{Capability, Concat};
 use timely::dataflow::{Scope, StreamVec};
 
 pub(super) use fix::Counted;
@@ -146,6 +146,18 @@ pub struct Restored {
 fn owned_groups(scope: Scope<'_, u64>) -> impl Fn(u64) -> bool + use<> {
     let (index, peers) = (scope.index() as u64, scope.peers() as u64);
     move |group| group % peers == index
+}
+
+/// Lets go of the right to tell of epochs before a frontier; of all, where there is none.
+fn keep_from(held: &mut Option<Capability<u64>>, frontier: Option<u64>) {
+    match frontier {
+        None => *held = None,
+        Some(frontier) => {
+            if let Some(held) = held.as_mut().filter(|held| *held.time() < frontier) {
+                held.downgrade(&frontier);
+            }
+        }
+    }
 }
 
 /// Computes all windows of the counted updates. Each worker gets each mark, at its epoch, and

@@ -23,7 +23,7 @@ use timely::progress::frontier::AntichainRef;
 use super::cell_minutes::{CellKey, Sum, Trace, Traffic};
 use super::grid::Grid;
 use super::marks::Marks;
-use super::{Refresh, owned_groups};
+use super::{Refresh, keep_from, owned_groups};
 use crate::dataflow::{Context, Output, frontier_of};
 use crate::epoch::key_group;
 use crate::model::{CellWindow, Epoch, TimeMs, WindowRows};
@@ -79,7 +79,10 @@ pub(super) fn tell_cells<'scope>(
 
     // It is always read to its end: any batches may be merged.
     trace.set_physical_compaction(AntichainRef::new(&[]));
-    builder.build(move |_capabilities| {
+    builder.build(move |capabilities| {
+        // Held until what is due has been told: others take what the frontier has passed for
+        // told.
+        let mut untold_from = capabilities.into_iter().next();
         let mut telling = Telling {
             waiting: Vec::new(),
             changed: HashMap::new(),
@@ -134,6 +137,7 @@ pub(super) fn tell_cells<'scope>(
                 }
                 let Some((capability, mark)) = waiting_marks.next(complete) else {
                     telling.advance(complete.unwrap_or_else(|| telling.last_waiting() + 1));
+                    keep_from(&mut untold_from, complete);
                     return;
                 };
                 telling.advance(*capability.time() + 1);

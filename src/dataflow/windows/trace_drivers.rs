@@ -19,7 +19,7 @@ use super::drivers::{Drivers, Outcome, Saving};
 use super::fix::Counted;
 use super::grid::Grid;
 use super::marks::Marks;
-use super::{Refresh, owned_groups};
+use super::{Refresh, keep_from, owned_groups};
 use crate::dataflow::{Context, Output, frontier_of};
 use crate::model::{Epoch, WindowRows};
 use crate::snapshot::{Mark, Part};
@@ -60,7 +60,10 @@ pub(super) fn trace_drivers<'scope>(
         builder.build(|capabilities| move |_frontiers| _ = &capabilities);
         return (traffic, parts);
     }
-    builder.build(move |_capabilities| {
+    builder.build(move |capabilities| {
+        // Held until what is due has been told: others take what the frontier has passed for
+        // told.
+        let mut untold = capabilities.into_iter().nth(1);
         let mut waiting = Waiting::new();
         let mut waiting_marks = Marks::default();
         let mut saving: Option<(Capability<u64>, Saving)> = None;
@@ -108,6 +111,7 @@ pub(super) fn trace_drivers<'scope>(
                 }
                 tracing.advance(before.unwrap_or(tracing.through + 1));
                 let Some((capability, mark)) = mark else {
+                    keep_from(&mut untold, complete);
                     return;
                 };
                 saving = Some((capability, Saving::new(mark)));
