@@ -225,7 +225,7 @@ impl CommitLoop {
             self.recorded.finish(self.recorder.rules())?;
         }
         if !encoded.is_empty() {
-            let (to_commit, told) = self.recorder.record(epoch, encoded, &self.head);
+            let (to_commit, told) = self.recorder.record(epoch, encoded, &self.head)?;
             self.waiting.push(to_commit);
             self.waiting_events.extend(told);
         }

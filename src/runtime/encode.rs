@@ -1,6 +1,6 @@
 //! An epoch's outputs as they are written: encoded, counted and hashed; and as rows.
 
-use super::start;
+use super::{JobError, start};
 use crate::clickhouse::{Rows, StoredEvent};
 use crate::config::Pipeline;
 use crate::dataflow::EpochOutput;
@@ -68,24 +68,46 @@ impl Recorder {
         self.rules
     }
 
-    /// The epoch with its record; and its events as they were.
+    /// The epoch with its record; and its events as they were. The ranges join those of the
+    /// epoch before: offsets between two records may hold none, as where a topic was compacted
+    /// or a transaction ended.
+    ///
+    /// # Errors
+    /// When a record was read twice, which is a bug.
     pub(super) fn record(
         &mut self,
         epoch: Epoch,
         encoded: Encoded,
         head: &Head,
-    ) -> (EpochToCommit, Vec<Event>) {
+    ) -> Result<(EpochToCommit, Vec<Event>), JobError> {
         let mut given = encoded.ranges.into_iter().peekable();
         let mut ranges = Vec::with_capacity(self.positions.len());
         for (&(input, partition), position) in &mut self.positions {
             let own = |range: &OffsetRange| (range.input, range.partition) == (input, partition);
-            let range = given.next_if(own).unwrap_or(OffsetRange {
+            let joined = OffsetRange {
                 input,
                 partition,
                 first: position.next,
                 next: position.next,
                 latest_ms: position.latest_ms,
-            });
+            };
+            let range = match given.next_if(own) {
+                None => joined,
+                Some(range) if range.first >= position.next => OffsetRange {
+                    first: position.next,
+                    ..range
+                },
+                Some(range) => {
+                    return Err(JobError::Failed(format!(
+                        "{}[{partition}] was read up to offset {}, and offset {} came again in \
+                         epoch {}: this is a bug in riderflow; nothing of it was written",
+                        input.topic(),
+                        position.next,
+                        range.first,
+                        epoch.0
+                    )));
+                }
+            };
             *position = Position {
                 next: range.next,
                 latest_ms: range.latest_ms,
@@ -110,7 +132,7 @@ impl Recorder {
             events: encoded.events,
             dead_letters: encoded.dead_letters,
         };
-        (to_commit, encoded.told)
+        Ok((to_commit, encoded.told))
     }
 }
 
@@ -125,4 +147,56 @@ pub(super) fn rows(
         StoredEvent::new(encoded.id, &event, data)
     });
     [Rows::Events(stored.collect()), Rows::Rejected(dead_letters)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Input;
+
+    const AT: (Input, i32) = (Input::Orders, 0);
+
+    #[test]
+    fn ranges_join_over_offsets_without_a_record() {
+        let pipeline = Pipeline::defaults("p");
+        let positions = Positions::from([(AT, Position::default())]);
+        let mut recorder = Recorder::new(&pipeline, positions);
+        let head = Head {
+            generation: 1,
+            run: 1,
+            snapshots: Vec::new(),
+            stored: Epoch(0),
+            version: "test".into(),
+            reset: None,
+        };
+        let mut record = |first, next| {
+            let range = OffsetRange {
+                input: AT.0,
+                partition: AT.1,
+                first,
+                next,
+                latest_ms: 7,
+            };
+            let output = EpochOutput {
+                epoch: Epoch(1),
+                events: Vec::new(),
+                dead_letters: Vec::new(),
+                ranges: vec![range],
+                mark: None,
+            };
+            let recorded = recorder.record(Epoch(1), Encoded::new(output), &head);
+            recorded.map(|(epoch, _)| {
+                let range = epoch.record.ranges[0];
+                (range.first, range.next)
+            })
+        };
+        assert_eq!(
+            record(3, 5).ok(),
+            Some((0, 5)),
+            "the first ones were compacted away"
+        );
+        assert_eq!(record(6, 7).ok(), Some((5, 7)), "a transaction ended at 5");
+        assert_eq!(record(7, 8).ok(), Some((7, 8)));
+        assert!(record(7, 9).is_err(), "7 again");
+    }
 }

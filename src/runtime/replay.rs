@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::JobError;
 use super::encode::Encoded;
 use crate::config::Pipeline;
-use crate::epoch::{EpochRecord, LogRecord, PartitionClock, Position, Positions};
+use crate::epoch::{EpochRecord, LogRecord, OffsetRange, PartitionClock, Position, Positions};
 use crate::kafka;
 use crate::model::{Epoch, Input};
 use crate::snapshot::Manifest;
@@ -245,6 +245,9 @@ impl Recorded {
                 false => Err(mismatch(epoch, "it was not committed")),
             };
         };
+        if ends_of_updates(&recorded.ranges) != ends_of_updates(&encoded.ranges) {
+            return Err(mismatch(epoch, "it was made of other updates"));
+        }
         if !is_told_alike(&recorded, rules) {
             return Ok(true);
         }
@@ -292,6 +295,15 @@ impl Recorded {
     }
 }
 
+/// Where the updates of an epoch ended. Orders and fences may have been compacted since.
+fn ends_of_updates(ranges: &[OffsetRange]) -> Vec<(i32, i64)> {
+    let updates = ranges.iter().filter(|range| range.input == Input::Updates);
+    let with_some = updates.filter(|range| range.first < range.next);
+    with_some
+        .map(|range| (range.partition, range.next))
+        .collect()
+}
+
 /// Whether this version and these rules must tell the same.
 fn is_told_alike(record: &EpochRecord, rules: u64) -> bool {
     record.version == env!("CARGO_PKG_VERSION") && record.rules == rules
@@ -310,7 +322,6 @@ fn mismatch(epoch: Epoch, what: &str) -> JobError {
 mod tests {
     use super::*;
     use crate::dataflow::EpochOutput;
-    use crate::epoch::OffsetRange;
 
     const AT: (Input, i32) = (Input::Updates, 0);
 
@@ -369,6 +380,15 @@ mod tests {
             let last = compare(came(9, &[range(1, 2)]));
             assert_eq!(last.is_ok(), rules == 2, "{last:?}");
             assert!(recorded.finish(rules).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_epoch_of_other_updates_is_refused_under_any_rules() {
+        for rules in [1, 2] {
+            let (epoch, encoded) = came(5, &[range(0, 2)]);
+            let error = recorded().compare(epoch, &encoded, rules);
+            assert!(error.is_err(), "{error:?}");
         }
     }
 
