@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -154,6 +155,7 @@ impl Given {
             positions,
             replayed,
             open: Epoch(last.max(snapshot.epoch).0 + 1),
+            until: None,
         }
     }
 }
@@ -171,6 +173,7 @@ fn context(outputs: std::sync::mpsc::SyncSender<Output>) -> Context {
         interval_ms: INTERVAL_MS,
         limits: Limits::default(),
         rules: riderflow::detect::Rules::default(),
+        until: None,
         keep_history: true,
         windows: None,
         clock: Box::new(|| WALL_MS),
@@ -194,6 +197,8 @@ struct From {
     replayed: BTreeMap<(Input, i32), Vec<(Epoch, i64)>>,
     /// The first epoch after those.
     open: Epoch,
+    /// The last epoch, if nothing after it is read.
+    until: Option<Epoch>,
 }
 
 /// The state after an epoch: for each group its last whole part and what came after it.
@@ -280,7 +285,17 @@ fn run_from(log: &Log, workers: usize, seed: u64, from: Option<From>) -> Given {
                             let replayed = from.replayed.get(&(input, at));
                             let replayed = replayed.into_iter().flatten().copied();
                             let latest_ms = next(&(input, at)).1;
-                            PartitionClock::resumed(INTERVAL_MS, latest_ms, replayed, from.open)
+                            match from.until {
+                                Some(_) => {
+                                    PartitionClock::replaying(INTERVAL_MS, latest_ms, replayed)
+                                }
+                                None => PartitionClock::resumed(
+                                    INTERVAL_MS,
+                                    latest_ms,
+                                    replayed,
+                                    from.open,
+                                ),
+                            }
                         }
                     };
                     let clocks = partitions
@@ -300,6 +315,17 @@ fn run_from(log: &Log, workers: usize, seed: u64, from: Option<From>) -> Given {
                 })
                 .collect();
             let mut context = context(outputs.clone());
+            context.until = from.as_ref().and_then(|from| from.until);
+            if context.until.is_some() {
+                worker.dataflow::<u64, _, _>(|scope| {
+                    dataflow::build(scope, feeds, None, context);
+                });
+                let deadline = Instant::now() + Duration::from_secs(30);
+                while worker.step_or_park(Some(Duration::from_millis(1))) {
+                    assert!(Instant::now() < deadline, "it does not end");
+                }
+                return;
+            }
             if index == 0 {
                 context.wanted = now_and_then(seed);
             }
@@ -461,6 +487,30 @@ proptest! {
             prop_assert_eq!(&after, &before.after(snapshot.epoch));
         }
     }
+}
+
+#[test]
+fn epochs_that_are_read_again_by_themselves_end_with_what_was_due_in_the_last() {
+    let log = city(60, 120, 2, 7);
+    let before = run(&log, 1, 7);
+    let reading = |last: Epoch| {
+        let from = From {
+            until: Some(last),
+            ..before.from(&Snapshot::default(), last, &log)
+        };
+        run_from(&log, 1, 8, Some(from))
+    };
+    let (read, last) = (before.ranges.last(), before.events.last());
+    let (read, last) = (read.expect("a range").0, last.expect("an event").0);
+    assert!(read < last, "the last epochs are those of deadlines");
+    let told = before.events.iter().map(|(epoch, _)| *epoch);
+    let first_due = told.clone().find(|epoch| *epoch > read).expect("some");
+    assert!(first_due < last, "and there are several");
+    assert_eq!(reading(last), before);
+    let again = reading(first_due);
+    let count = told.filter(|epoch| *epoch <= first_due).count();
+    assert_eq!(again.events[..], before.events[..count]);
+    assert_eq!(again.ranges, before.ranges);
 }
 
 /// Adds a partition of updates whose phones are an hour ahead or behind, and one in which

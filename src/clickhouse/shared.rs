@@ -9,13 +9,16 @@ use std::collections::VecDeque;
 use std::ops::{Add, AddAssign, SubAssign};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::parcel::{Origin, Parcel, Rows, Table};
 use super::writer::{Full, Options, Stats, WriterError};
 use crate::model::Epoch;
+
+/// How often a sender that waits for room asks whether it still should.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Rows, and what they count in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,13 +177,19 @@ impl Shared {
         Ok(Ok(()))
     }
 
-    /// Takes rows once no more than half of the bound is taken and they fit.
-    pub(super) fn push(&self, rows: Rows, origin: Origin) -> Result<(), WriterError> {
+    /// Takes rows once no more than half of the bound is taken and they fit; `false` if `is_off`
+    /// says so before.
+    pub(super) fn push(
+        &self,
+        rows: Rows,
+        origin: Origin,
+        is_off: impl Fn() -> bool,
+    ) -> Result<bool, WriterError> {
         let amount = rows.amount();
         let mut state = self.lock();
         state.check()?;
         if rows.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let half = self.bound.part(2);
         let may = |state: &State| state.held.is_within(half) && state.has_room(amount, self.bound);
@@ -188,16 +197,19 @@ impl Shared {
             self.counts.blocked.fetch_add(1, Ordering::Relaxed);
         }
         while !may(&state) {
-            state = self
+            if is_off() {
+                return Ok(false);
+            }
+            (state, _) = self
                 .room
-                .wait(state)
+                .wait_timeout(state, ASK_EVERY)
                 .unwrap_or_else(PoisonError::into_inner);
             state.check()?;
         }
         state.accept(rows, amount, origin);
         drop(state);
         self.wake.notify_one();
-        Ok(())
+        Ok(true)
     }
 
     /// All rows up to `epoch` have been taken.
@@ -305,5 +317,37 @@ impl Shared {
             last_error: state.last_error.clone(),
             stored_epoch: state.stored_epoch,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Pipeline;
+    use crate::model::{DriverId, DriverWindow};
+
+    fn rows(count: usize) -> Rows {
+        let row = DriverWindow {
+            driver: DriverId(1),
+            start_ms: 0,
+            updates: 1,
+            distance_m: 0.0,
+            max_speed_mps: None,
+            version: Epoch(1),
+        };
+        Rows::Drivers(vec![row; count])
+    }
+
+    #[test]
+    fn who_waits_for_room_in_vain_can_be_called_off() {
+        let mut options = Options::of(&Pipeline::defaults("p"), 1);
+        options.max_buffered_rows = 10;
+        let shared = Shared::new(&options);
+        assert_eq!(shared.push(rows(6), Origin::Doubtful, || true), Ok(true));
+        let asked = std::cell::Cell::new(0);
+        let is_off = || asked.replace(asked.get() + 1) == 2;
+        assert_eq!(shared.push(rows(1), Origin::Doubtful, is_off), Ok(false));
+        assert_eq!(asked.get(), 3);
+        assert_eq!(shared.parcels().0, 1);
     }
 }

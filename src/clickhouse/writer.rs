@@ -228,7 +228,21 @@ impl Writer {
     /// # Errors
     /// The writer has ended, perhaps while this waited.
     pub fn send(&self, rows: Rows, origin: Origin) -> Result<(), WriterError> {
-        self.shared.push(rows, origin)
+        self.shared.push(rows, origin, || false).map(drop)
+    }
+
+    /// As [`Writer::send`], but gives up when `is_off` says so while there is no room; then the
+    /// rows are gone, and it returns `false`.
+    ///
+    /// # Errors
+    /// As [`Writer::send`].
+    pub fn send_unless(
+        &self,
+        rows: Rows,
+        origin: Origin,
+        is_off: impl Fn() -> bool,
+    ) -> Result<bool, WriterError> {
+        self.shared.push(rows, origin, is_off)
     }
 
     /// Says that all rows of epochs up to `epoch` have been sent. Once they are stored,

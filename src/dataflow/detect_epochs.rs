@@ -104,6 +104,7 @@ pub(super) fn detect_epochs<'scope>(
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
         // The next epoch that must be judged even if nothing comes.
         let mut alarm: Option<[Capability<u64>; 2]> = None;
+        let until = context.until;
         let mut judge = Judge::new(context);
         judge.restore(known);
         // What was known may have deadlines though nothing may come.
@@ -148,7 +149,7 @@ pub(super) fn detect_epochs<'scope>(
             let complete = frontiers.iter().filter_map(frontier_of).min();
             let mut output = output.activate();
             while let Some((capabilities, mut received)) =
-                take_next(&mut waiting, &mut alarm, complete)
+                take_next(&mut waiting, &mut alarm, complete, until)
             {
                 let mark = received.mark.take();
                 let epoch = Epoch(*capabilities[0].time());
@@ -175,6 +176,10 @@ pub(super) fn detect_epochs<'scope>(
                     .next_epoch_after(Some(epoch))
                     .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
             }
+            if complete.is_none() {
+                // Time stands still: what is left is never due.
+                alarm = None;
+            }
         }
     });
     Detected {
@@ -185,11 +190,12 @@ pub(super) fn detect_epochs<'scope>(
 }
 
 /// The oldest epoch that is complete and in which something came or is due, with the right to
-/// tell of it.
+/// tell of it. When nothing can come any more, time stands still after `until`.
 fn take_next(
     waiting: &mut BTreeMap<u64, Waiting>,
     alarm: &mut Option<[Capability<u64>; 2]>,
     complete: Option<u64>,
+    until: Option<Epoch>,
 ) -> Option<([Capability<u64>; 2], Waiting)> {
     let is_complete = |epoch: u64| complete.is_none_or(|frontier| epoch < frontier);
     let due = alarm.as_ref().map(|alarm| *alarm[0].time());
@@ -203,8 +209,7 @@ fn take_next(
                 received,
             ))
         }
-        // When nothing can come any more, time stands still.
-        (_, Some(due)) if complete.is_some() && is_complete(due) => {
+        (_, Some(due)) if complete.map_or(until >= Some(Epoch(due)), |frontier| due < frontier) => {
             Some((alarm.take()?, Waiting::default()))
         }
         _ => None,

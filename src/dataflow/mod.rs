@@ -58,6 +58,9 @@ pub struct Context {
     pub limits: Limits,
     /// The rules of detection.
     pub rules: Rules,
+    /// The last epoch, where all there is to read ends: what is due by then is told, though
+    /// nothing comes.
+    pub until: Option<Epoch>,
     /// Whether judged updates are handed on.
     pub keep_history: bool,
     /// The windows to compute, if any.

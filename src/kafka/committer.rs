@@ -137,18 +137,8 @@ impl Committer {
                 self.refuse_what_no_retry_mends(&error, newest)?;
             }
             tracing::warn!("a commit has no clear outcome ({error}); asking the log");
-            let log = self.start_over()?;
-            let heads = log.iter().rev();
-            let newest_head = heads.filter_map(LogRecord::head).next();
-            // Our own, or one from before us; anything else is another job's.
-            if let Some(other) = newest_head
-                && other.run != head.run
-                && other.generation >= head.generation
-            {
-                return Err(CommitError::Fenced {
-                    pipeline: self.pipeline.clone(),
-                });
-            }
+            let log = self.start_over(head)?;
+            let newest_head = log.iter().rev().find_map(LogRecord::head);
             let committed = log
                 .iter()
                 .filter_map(LogRecord::epoch)
@@ -305,21 +295,42 @@ impl Committer {
         }
     }
 
+    /// Whether the newest head is another job's that has taken over: neither our own nor one
+    /// from before us.
+    fn refuse_successor(&self, log: &[LogRecord], own: &Head) -> Result<(), CommitError> {
+        match log.iter().rev().find_map(LogRecord::head) {
+            Some(other) if other.run != own.run && other.generation >= own.generation => {
+                Err(CommitError::Fenced {
+                    pipeline: self.pipeline.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A new producer, and what the log's end holds: a head and an epoch, if there are any.
-    /// Waits while Kafka is away.
-    fn start_over(&mut self) -> Result<Vec<LogRecord>, CommitError> {
+    /// Waits while Kafka is away. A job that has a successor makes no producer, which would
+    /// fence that one; one that is only just starting is seen once it is fenced.
+    fn start_over(&mut self, own: &Head) -> Result<Vec<LogRecord>, CommitError> {
         let is_enough = |log: &[LogRecord]| {
             log.iter().any(|record| record.head().is_some())
                 && log.iter().any(|record| record.epoch().is_some())
         };
         loop {
             std::thread::sleep(BACK_OFF);
-            let asked = new_producer(&self.brokers, &self.pipeline).and_then(|producer| {
-                self.producer = producer;
-                Ok(read_epoch_log(&self.brokers, &self.pipeline, is_enough)?)
+            let read = || read_epoch_log(&self.brokers, &self.pipeline, is_enough);
+            let asked = read().map_err(CommitError::from).and_then(|log| {
+                self.refuse_successor(&log, own)?;
+                let producer = new_producer(&self.brokers, &self.pipeline)?;
+                let log = read()?;
+                self.refuse_successor(&log, own)?;
+                Ok((producer, log))
             });
             match asked {
-                Ok(log) => return Ok(log),
+                Ok((producer, log)) => {
+                    self.producer = producer;
+                    return Ok(log);
+                }
                 Err(CommitError::Kafka(error)) => {
                     tracing::warn!("waiting for Kafka: {error}");
                 }

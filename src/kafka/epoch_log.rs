@@ -31,9 +31,10 @@ pub fn read_epoch_log(
 ) -> Result<Vec<LogRecord>, KafkaError> {
     let mut last = FIRST_READ;
     loop {
-        let (records, newest) = read_last(brokers, pipeline, last)?;
-        // Offsets that hold no record, such as a transaction's marker, count as well.
-        let is_all = newest.is_none_or(|newest| last / 2 > newest);
+        let records = read_last(brokers, pipeline, last)?;
+        // Offsets that hold no record, such as a transaction's marker, count as well: the last
+        // ones may be those of transactions that came to nothing, and no record among them.
+        let is_all = last >= log_end(brokers, pipeline)?;
         if is_all || is_enough(&records) {
             return Ok(records);
         }
@@ -72,26 +73,18 @@ impl Read {
     }
 }
 
-/// The records of the log's last so many offsets, and the newest offset among them.
-fn read_last(
-    brokers: &str,
-    pipeline: &str,
-    last: i64,
-) -> Result<(Vec<LogRecord>, Option<i64>), KafkaError> {
+/// The records of the log's last so many offsets.
+fn read_last(brokers: &str, pipeline: &str, last: i64) -> Result<Vec<LogRecord>, KafkaError> {
     let topic = epoch_log_topic(pipeline);
     let mut read = Vec::new();
     read_to_end(brokers, &topic, Some(last), &mut |message| {
         read.push(Read::of(message.offset, message.value.unwrap_or_default()));
     })?;
-    let newest = read.last().map(|read| read.offset);
-    match since_the_reset(read) {
-        Ok(records) => Ok((records, newest)),
-        Err((offset, error)) => Err(KafkaError::UnknownRecord {
-            topic,
-            offset,
-            error,
-        }),
-    }
+    since_the_reset(read).map_err(|(offset, error)| KafkaError::UnknownRecord {
+        topic,
+        offset,
+        error,
+    })
 }
 
 /// The records that count: those of epochs before a reset don't, not even ones that can't be

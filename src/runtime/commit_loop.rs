@@ -214,13 +214,15 @@ impl CommitLoop {
         let (epoch, mark) = (output.epoch, output.mark);
         let encoded = Encoded::new(output);
         if epoch <= self.replayed_to {
-            self.recorded
-                .compare(epoch, &encoded, self.recorder.rules())?;
-            return self.pass_replayed_on(epoch, encoded);
+            let rules = self.recorder.rules();
+            return match self.recorded.compare(epoch, &encoded, rules)? {
+                true => self.pass_replayed_on(epoch, encoded),
+                false => Ok(()),
+            };
         }
         if !self.is_replayed {
             self.is_replayed = true;
-            self.recorded.finish()?;
+            self.recorded.finish(self.recorder.rules())?;
         }
         if !encoded.is_empty() {
             let (to_commit, told) = self.recorder.record(epoch, encoded, &self.head);

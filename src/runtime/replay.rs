@@ -18,6 +18,8 @@ use crate::snapshot::Manifest;
 pub(super) struct Recorded {
     after: Epoch,
     epochs: BTreeMap<Epoch, EpochRecord>,
+    /// Whether all of them were told by this version and these rules; `None` until it is asked.
+    told_alike: Option<bool>,
 }
 
 /// Where each partition is read from, and what of it is read again.
@@ -106,6 +108,7 @@ impl Recorded {
         let recorded = Self {
             after,
             epochs: epochs.filter(|(epoch, _)| within(epoch)).collect(),
+            told_alike: None,
         };
         recorded.check_ranges(&manifest.positions)?;
         Ok(recorded)
@@ -210,7 +213,19 @@ impl Recorded {
         positions
     }
 
-    /// Holds an epoch that was read again against what was recorded of it.
+    /// Whether another version, or other rules, may rightly tell something else of these
+    /// epochs; and so tell something in others, since deadlines may be others.
+    fn may_differ(&mut self, rules: u64) -> bool {
+        let epochs = &self.epochs;
+        let alike = self.told_alike.get_or_insert_with(|| {
+            let mut records = epochs.values();
+            records.all(|record| is_told_alike(record, rules))
+        });
+        !*alike
+    }
+
+    /// Holds an epoch that was read again against what was recorded of it. Returns whether
+    /// anything was: of an epoch that wasn't committed nothing was told.
     ///
     /// # Errors
     /// When they differ: it is a bug, and the job must not go on from such a state.
@@ -219,20 +234,19 @@ impl Recorded {
         epoch: Epoch,
         encoded: &Encoded,
         rules: u64,
-    ) -> Result<(), JobError> {
+    ) -> Result<bool, JobError> {
+        let may_differ = self.may_differ(rules);
         let recorded = self.epochs.remove(&epoch);
-        if let Some((missing, _)) = self.epochs.range(..epoch).next() {
-            return Err(mismatch(*missing, "nothing came of it"));
-        }
+        self.refuse_missing(epoch, may_differ)?;
         let Some(recorded) = recorded else {
-            return match encoded.is_empty() {
-                true => Ok(()),
+            let only_deadlines = may_differ && encoded.ranges.is_empty();
+            return match encoded.is_empty() || only_deadlines {
+                true => Ok(false),
                 false => Err(mismatch(epoch, "it was not committed")),
             };
         };
-        // Another version or other rules may rightly tell something else.
-        if recorded.version != env!("CARGO_PKG_VERSION") || recorded.rules != rules {
-            return Ok(());
+        if !is_told_alike(&recorded, rules) {
+            return Ok(true);
         }
         let counts = (
             encoded.events.len() as u64,
@@ -250,19 +264,37 @@ impl Recorded {
         if encoded.hash != recorded.hash {
             return Err(mismatch(epoch, "as many outputs, but others"));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// All epochs up to the last have been read again.
     ///
     /// # Errors
     /// As [`Recorded::compare`].
-    pub(super) fn finish(&self) -> Result<(), JobError> {
-        match self.epochs.first_key_value() {
-            None => Ok(()),
-            Some((missing, _)) => Err(mismatch(*missing, "nothing came of it")),
-        }
+    pub(super) fn finish(&mut self, rules: u64) -> Result<(), JobError> {
+        let may_differ = self.may_differ(rules);
+        self.refuse_missing(Epoch(u64::MAX), may_differ)
     }
+
+    /// Epochs before this one have been read again; but of those with deadlines alone nothing
+    /// need have come where these may be others.
+    fn refuse_missing(&mut self, before: Epoch, may_differ: bool) -> Result<(), JobError> {
+        while let Some(missing) = self.epochs.first_entry()
+            && *missing.key() < before
+        {
+            let (epoch, record) = missing.remove_entry();
+            let was_read = record.ranges.iter().any(|range| range.first < range.next);
+            if was_read || !may_differ {
+                return Err(mismatch(epoch, "nothing came of it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether this version and these rules must tell the same.
+fn is_told_alike(record: &EpochRecord, rules: u64) -> bool {
+    record.version == env!("CARGO_PKG_VERSION") && record.rules == rules
 }
 
 fn mismatch(epoch: Epoch, what: &str) -> JobError {
@@ -272,4 +304,82 @@ fn mismatch(epoch: Epoch, what: &str) -> JobError {
          `riderflow reset` starts the pipeline anew",
         epoch.0
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::EpochOutput;
+    use crate::epoch::OffsetRange;
+
+    const AT: (Input, i32) = (Input::Updates, 0);
+
+    fn range(first: i64, next: i64) -> OffsetRange {
+        OffsetRange {
+            input: AT.0,
+            partition: AT.1,
+            first,
+            next,
+            latest_ms: 0,
+        }
+    }
+
+    /// What rules 1 told: epoch 5 with a record, 7 at a deadline, 9 with a record.
+    fn recorded() -> Recorded {
+        let record = |(epoch, first, next)| {
+            let record = EpochRecord {
+                epoch: Epoch(epoch),
+                interval_ms: 100,
+                now_ms: 0,
+                generation: 1,
+                run: 1,
+                ranges: vec![range(first, next)],
+                events: 0,
+                dead_letters: 0,
+                hash: 0,
+                version: env!("CARGO_PKG_VERSION").into(),
+                rules: 1,
+            };
+            (Epoch(epoch), record)
+        };
+        Recorded {
+            after: Epoch(4),
+            epochs: [(5, 0, 1), (7, 1, 1), (9, 1, 2)].map(record).into(),
+            told_alike: None,
+        }
+    }
+
+    fn came(epoch: u64, ranges: &[OffsetRange]) -> (Epoch, Encoded) {
+        let output = EpochOutput {
+            epoch: Epoch(epoch),
+            events: Vec::new(),
+            dead_letters: Vec::new(),
+            ranges: ranges.to_vec(),
+            mark: None,
+        };
+        (output.epoch, Encoded::new(output))
+    }
+
+    #[test]
+    fn an_epoch_of_deadlines_may_be_missing_under_other_rules_alone() {
+        for rules in [1, 2] {
+            let mut recorded = recorded();
+            let mut compare = |(epoch, encoded)| recorded.compare(epoch, &encoded, rules);
+            assert_eq!(compare(came(5, &[range(0, 1)])).ok(), Some(true));
+            let last = compare(came(9, &[range(1, 2)]));
+            assert_eq!(last.is_ok(), rules == 2, "{last:?}");
+            assert!(recorded.finish(rules).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_epoch_with_records_is_never_missing() {
+        let mut recorded = recorded();
+        assert!(recorded.clone().finish(2).is_err());
+        let (epoch, encoded) = came(9, &[range(1, 2)]);
+        let error = recorded
+            .compare(epoch, &encoded, 2)
+            .expect_err("5 is missing");
+        assert!(error.to_string().contains("epoch 5"), "{error}");
+    }
 }

@@ -150,20 +150,21 @@ impl Reading {
             windows: Windows::going_on(&self.pipeline, &self.manifest),
             replayed,
             open: None,
+            until: Some(self.gap.through),
         };
         let worker = work.spawn_alone(from, loaded, outputs);
         let outcome = self.take_all(&received, &mut recorded);
         self.stop.store(true, Ordering::Release);
         drop(received);
         let _ = worker.join();
-        outcome?;
         let failed = failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        // A failure is why it was stopped.
         match failed {
             Some(message) => Err(JobError::Failed(message)),
-            None => Ok(()),
+            None => outcome,
         }
     }
 
@@ -191,9 +192,9 @@ impl Reading {
                 Output::Epoch(output) => {
                     let epoch = output.epoch;
                     let encoded = Encoded::new(output);
-                    recorded.compare(epoch, &encoded, rules)?;
+                    let is_recorded = recorded.compare(epoch, &encoded, rules)?;
                     whole = epoch;
-                    if epoch > self.gap.after {
+                    if is_recorded && epoch > self.gap.after {
                         for rows in encode::rows(encoded.told, encoded.events, encoded.dead_letters)
                         {
                             self.send(rows)?;
@@ -214,11 +215,16 @@ impl Reading {
         if self.stop.load(Ordering::Acquire) {
             return Err(JobError::Failed("it was stopped".into()));
         }
-        recorded.finish()
+        recorded.finish(rules)
     }
 
+    /// Waits while the writer has no room, but not when the job stops.
     fn send(&self, rows: Rows) -> Result<(), JobError> {
-        Ok(self.writer.send(rows, Origin::Doubtful)?)
+        let is_off = || self.stop.load(Ordering::Acquire);
+        match self.writer.send_unless(rows, Origin::Doubtful, is_off)? {
+            true => Ok(()),
+            false => Err(JobError::Failed("it was stopped".into())),
+        }
     }
 
     fn check_held(&self, replayed: &Replayed) -> Result<(), JobError> {

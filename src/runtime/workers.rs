@@ -32,6 +32,8 @@ pub(super) struct From {
     pub(super) replayed: Replayed,
     /// The first epoch that isn't committed; `None`: only what is committed is read.
     pub(super) open: Option<Epoch>,
+    /// The last of them, if only they are read.
+    pub(super) until: Option<Epoch>,
 }
 
 impl From {
@@ -41,6 +43,7 @@ impl From {
             windows: plan.windows,
             replayed: plan.replayed,
             open: Some(plan.open),
+            until: None,
         }
     }
 }
@@ -117,6 +120,7 @@ impl Work {
             interval_ms,
             limits: start::limits(&self.pipeline),
             rules: start::rules(&self.pipeline),
+            until: from.until,
             keep_history: self.pipeline.clickhouse.enabled,
             windows: from.windows.settings,
             clock: {

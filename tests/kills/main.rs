@@ -22,6 +22,7 @@ mod trial;
 #[allow(dead_code, reason = "only answers are lost here")]
 mod proxy;
 
+mod idle;
 mod jobs;
 mod planted;
 mod points;

@@ -126,6 +126,7 @@ fn told(
             interval_ms: INTERVAL_MS,
             limits: Limits::default(),
             rules: Rules::default(),
+            until: None,
             keep_history: false,
             windows: Some(settings),
             clock: Box::new(|| 0),

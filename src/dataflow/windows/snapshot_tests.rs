@@ -113,6 +113,7 @@ fn run(
             interval_ms: INTERVAL_MS,
             limits: Limits::default(),
             rules: Rules::default(),
+            until: None,
             keep_history: false,
             windows: Some(settings),
             clock: Box::new(|| 0),
