@@ -235,6 +235,8 @@ impl Graph {
             graph.flow("detect", "trace_drivers", carries, Route::Worker);
             let carries = "differences of traffic";
             graph.flow("trace_drivers", "arrange_cells", carries, Route::Cell);
+            let carries = "sums of before the start";
+            graph.flow("restore_cells", "arrange_cells", carries, Route::Cell);
             for stage in ["expire_cells", "tell_cells"] {
                 graph.flow("arrange_cells", stage, "arranged sums", Route::Worker);
             }
@@ -448,7 +450,7 @@ fn detect(pipeline: &Pipeline) -> Stage {
 }
 
 /// The stages of windows; those of cells are differential dataflow.
-fn window_stages(pipeline: &Pipeline) -> [Stage; 4] {
+fn window_stages(pipeline: &Pipeline) -> [Stage; 5] {
     let windows = &pipeline.windows;
     let stage = |name, does| Stage {
         name,
@@ -471,10 +473,12 @@ fn window_stages(pipeline: &Pipeline) -> [Stage; 4] {
         "cell_minutes: sums drivers, updates and speeds per H3 cell and window of {}",
         lengths(pipeline)
     );
+    let restore = "at a start, gives the sums that a snapshot has".into();
     let expire = "negates the sums of windows that have passed the horizon".into();
     let tell = "counts each cell's sums and tells what has changed".into();
     [
         stage("trace_drivers", drivers),
+        stage("restore_cells", vec![restore]),
         stage("arrange_cells", vec![cells]),
         stage("expire_cells", vec![expire]),
         stage("tell_cells", vec![tell]),
@@ -585,6 +589,7 @@ mod tests {
             "resolve_orders",
             "detect",
             "trace_drivers",
+            "restore_cells",
             "arrange_cells",
             "expire_cells",
             "tell_cells",

@@ -57,6 +57,7 @@ pub struct Manifest {
     #[serde(with = "rows")]
     pub positions: Positions,
     /// What the shape of trails and cells depends on, for whoever made them.
+    #[serde(default)]
     pub windows: String,
     /// The state files, oldest first; the last is its own.
     pub(super) chain: Vec<ChainFile>,
