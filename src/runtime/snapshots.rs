@@ -6,7 +6,6 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::fail;
@@ -75,11 +74,12 @@ enum Task {
     KeepOnly(Vec<Manifest>),
 }
 
-/// The thread that writes snapshots. It ends when this is dropped.
+/// The thread that writes snapshots. It ends some time after this is dropped, which nobody waits
+/// for: a stop must not hang on a slow store, and what isn't in the head by then counts for
+/// nothing.
 pub(super) struct SnapshotThread {
-    tasks: Option<Sender<Task>>,
+    tasks: Sender<Task>,
     written: Receiver<Manifest>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl SnapshotThread {
@@ -92,15 +92,11 @@ impl SnapshotThread {
     ) -> Self {
         let (tasks, received) = channel();
         let (done, written) = channel();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("riderflow-snapshots".into())
             .spawn(move || work(&store, before, &trigger, &metrics, &received, &done))
             .expect("the system gives a thread");
-        Self {
-            tasks: Some(tasks),
-            written,
-            thread: Some(thread),
-        }
+        Self { tasks, written }
     }
 
     /// Has parts written as a snapshot.
@@ -119,19 +115,8 @@ impl SnapshotThread {
     }
 
     fn give(&self, task: Task) {
-        if let Some(tasks) = &self.tasks {
-            // The thread only ends with this.
-            let _ = tasks.send(task);
-        }
-    }
-}
-
-impl Drop for SnapshotThread {
-    fn drop(&mut self) {
-        self.tasks = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // The thread only ends with this.
+        let _ = self.tasks.send(task);
     }
 }
 
