@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use riderflow::epoch::SnapshotId;
 
 use crate::common::{Lab, Sender, lab, now_ms, wait_until};
@@ -117,4 +119,46 @@ fn an_idle_job_and_one_without_clickhouse_go_on_from_their_snapshots() {
     let unique = "SELECT toString(uniqExact(kafka_partition, kafka_offset)) FROM \
         riderflow.driver_locations";
     assert_eq!(lab.query(unique), [sent.to_string()]);
+}
+
+#[test]
+fn offsets_without_a_record_do_not_keep_a_job_from_starting_again() {
+    let lab = lab("holes");
+    let folder = lab.folder().join("snapshots-of-holes");
+    let file = lab.pipeline("holes", &format!("snapshots.url = {folder:?}"));
+    lab.init(&file);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", lab.brokers())
+        .set("transactional.id", "phones")
+        .create()
+        .expect("a producer");
+    producer.init_transactions(LONG).expect("Kafka is there");
+    let mut job = start_named(&lab, &file, 2);
+    let sent = 6;
+    // Each transaction leaves a marker behind its record, so between two epochs.
+    for driver in 0..sent {
+        let value = format!(r#"{{"driverId":{driver},"longitude":77.6,"latitude":12.97}}"#);
+        producer.begin_transaction().expect("it begins");
+        let record = BaseRecord::<str, str>::to("rider-updates");
+        let sent = producer.send(record.partition(0).payload(&value));
+        sent.expect("it is taken");
+        producer.commit_transaction(LONG).expect("it is committed");
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    wait_for_rows(&lab, sent);
+    job.kill();
+    let job = start_named(&lab, &file, 1);
+    wait_for_rows(&lab, sent);
+    assert_eq!(job.stop().code(), Some(0));
+}
+
+/// Starts it, and sees that it has read again what it had to.
+fn start_named(lab: &Lab, file: &Path, workers: usize) -> crate::common::Running {
+    let mut job = lab.run(file, workers);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        assert!(job.is_running(), "it refused to go on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    job
 }
