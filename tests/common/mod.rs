@@ -302,18 +302,24 @@ impl Running {
 
     /// The same of a job that may be starting or dead.
     pub fn try_metric(&self, name: &str) -> Option<f64> {
-        let mut stream = TcpStream::connect(self.http).ok()?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
-            .ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
+        let text = self.metrics()?;
         let series = text.lines().filter(|line| line.starts_with(name));
         Some(
             series
                 .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
                 .sum(),
         )
+    }
+
+    /// All metrics, as they are served; `None` of a job that is starting or dead.
+    pub fn metrics(&self) -> Option<String> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+            .ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
     }
 }
 
