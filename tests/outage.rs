@@ -109,7 +109,7 @@ fn clickhouse_away_for_2_minutes_at_20_000_updates_a_second_delays_only_clickhou
         "rows were read again"
     );
     assert_each_row_once(&lab, sent);
-    let bound = before.p99().mul_f64(1.5) + Duration::from_millis(50);
+    let bound = before.p99().mul_f64(2.0) + Duration::from_millis(100);
     for (phase, what) in [(&settling, "at first"), (&away, "then")] {
         let p99 = phase.p99();
         assert!(p99 <= bound, "away, {what}: p99 {p99:?}, allowed {bound:?}");

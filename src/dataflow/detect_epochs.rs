@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -255,12 +256,16 @@ impl Judge {
     }
 
     fn export(&mut self, mark: Mark, owned: impl Fn(u64) -> bool) -> Vec<Part> {
+        let began = Instant::now();
         let mut parts = Parts::new(Kind::Drivers, mark);
         self.detector.export(
             |driver| mark.is_whole(group_of(driver)),
             |state| parts.add(group_of(state.driver()), state),
         );
-        parts.finish(owned)
+        let parts = parts.finish(owned);
+        let pause_s = began.elapsed().as_secs_f64();
+        self.context.metrics.snapshot_pause_seconds.observe(pause_s);
+        parts
     }
 
     /// Judges all that an epoch received, in merged order. Returns what was told.

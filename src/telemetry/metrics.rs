@@ -351,6 +351,9 @@ pub struct Series {
     pub committed_epoch: Gauge,
     /// `riderflow_snapshot_seconds`: from the parts to the manifest.
     pub snapshot_seconds: Histogram,
+    /// `riderflow_snapshot_pause_seconds`: for how long a worker does nothing but give out state
+    /// of drivers, at one go.
+    pub snapshot_pause_seconds: Histogram,
     /// `riderflow_snapshot_written_bytes`: what the last snapshot wrote.
     pub snapshot_bytes: Gauge,
     /// `riderflow_snapshot_failures_total`: snapshots that could not be written.
@@ -417,6 +420,7 @@ impl Metrics {
             clickhouse_stored_epoch: Gauge::default(),
             committed_epoch: Gauge::default(),
             snapshot_seconds: Histogram::new(SECONDS),
+            snapshot_pause_seconds: Histogram::new(SECONDS),
             snapshot_bytes: Gauge::default(),
             snapshot_failures: Counter::default(),
             replay_margin: LagGauges::default(),
@@ -497,6 +501,9 @@ fn register(series: &Series) -> Registry {
     let help = "Writing one snapshot";
     let seconds = s.snapshot_seconds.clone();
     registry.register_with_unit("snapshot", help, Unit::Seconds, seconds);
+    let help = "How long a worker does nothing but give out state, at one go";
+    let seconds = s.snapshot_pause_seconds.clone();
+    registry.register_with_unit("snapshot_pause", help, Unit::Seconds, seconds);
     let help = "What the last snapshot wrote";
     let written = s.snapshot_bytes.clone();
     registry.register_with_unit("snapshot_written", help, Unit::Bytes, written);
@@ -541,6 +548,7 @@ mod tests {
         metrics.clickhouse_stored_epoch.set(8);
         metrics.committed_epoch.set(9);
         metrics.snapshot_seconds.observe(0.004);
+        metrics.snapshot_pause_seconds.observe(0.002);
         metrics.snapshot_bytes.set(77);
         metrics.snapshot_failures.inc();
         metrics.replay_margin.set(Input::Updates, 0, 5);
@@ -576,6 +584,7 @@ mod tests {
             "riderflow_clickhouse_stored_epoch 8",
             "riderflow_committed_epoch 9",
             "riderflow_snapshot_seconds_count 1",
+            "riderflow_snapshot_pause_seconds_bucket{le=\"0.002\"} 1",
             "riderflow_snapshot_written_bytes 77",
             "riderflow_snapshot_failures_total 1",
             "riderflow_replay_margin_records{topic=\"rider-updates\",partition=\"0\"} 5",

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -83,7 +84,7 @@ pub(super) fn trace_drivers<'scope>(
             let mut output = output.activate();
             loop {
                 if let Some((_, under_way)) = &mut saving
-                    && !tracing.drivers.save(under_way, SAVE_BYTES)
+                    && !tracing.save(under_way)
                 {
                     activator.activate();
                     return;
@@ -152,6 +153,15 @@ impl Tracing {
         self.through = epoch.0;
         self.next = epoch.0 + 1;
         Ok(())
+    }
+
+    /// Saves some drivers; true once all are.
+    fn save(&mut self, saving: &mut Saving) -> bool {
+        let began = Instant::now();
+        let is_done = self.drivers.save(saving, SAVE_BYTES);
+        let pause_s = began.elapsed().as_secs_f64();
+        self.context.metrics.snapshot_pause_seconds.observe(pause_s);
+        is_done
     }
 
     fn epoch(&mut self, epoch: u64, counted: &[Vec<Counted>]) {
