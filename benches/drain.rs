@@ -180,8 +180,9 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn pipeline(&self, name: &str, clickhouse: bool, windows: bool) -> PathBuf {
         let path = self.folder.join(format!("{name}.toml"));
+        let state = self.folder.join("state");
         let text = format!(
-            "name = \"{name}\"\nclickhouse.enabled = {clickhouse}\nwindows.enabled = {windows}\n"
+            "name = \"{name}\"\nsnapshots.url = {state:?}\nclickhouse.enabled = {clickhouse}\nwindows.enabled = {windows}\n"
         );
         std::fs::write(&path, text).expect("the pipeline file is written");
         let mut command = self.command();

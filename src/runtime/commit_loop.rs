@@ -2,8 +2,8 @@
 //! commit: rows to ClickHouse, parts to the snapshot thread, positions to lag tools.
 //!
 //! Epochs that wait share a transaction. Epochs that are read again after a restart are held
-//! against what was recorded of them, and committed no more. Nothing here waits for ClickHouse
-//! or for the snapshot store.
+//! against what was recorded of them, and committed no more. Nothing here waits for
+//! the snapshot store, nor for ClickHouse while the job is in time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -392,16 +392,15 @@ impl CommitLoop {
         let stored = self.head.stored;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(manifest);
-        // Rows that aren't stored are computed from here.
-        let needed = kept
-            .iter()
-            .rposition(|manifest| manifest.id.epoch <= stored);
+        // Rows that aren't stored are computed from the newest one that lies before them.
         let newest = kept.len().saturating_sub(KEPT);
-        let mut at = 0;
-        kept.retain(|_| {
-            at += 1;
-            at > newest || Some(at - 1) == needed
-        });
+        let before = kept.iter().rposition(|it| it.id.epoch <= stored);
+        let needed = newest.min(before.unwrap_or(newest));
+        // What lies between is part of nothing but their chains.
+        if needed < newest {
+            kept.drain(needed + 1..newest);
+        }
+        kept.drain(..needed);
         self.head.snapshots = kept.iter().map(|manifest| manifest.id).collect();
     }
 

@@ -427,6 +427,7 @@ impl Settled {
             writer,
             rereader,
             metrics.clone(),
+            Arc::clone(&control.stop),
             start.head.stored,
             start.manifest.id.epoch,
         );

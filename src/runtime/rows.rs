@@ -8,21 +8,30 @@
 //!     └──────── new rows flow, and the gap is read again ◀──────────┘
 //! ```
 //!
+//! A job that reads a backlog delays nobody by waiting for room, and would otherwise compute
+//! most rows twice: it reads faster than ClickHouse stores. So it waits, as long as ClickHouse
+//! is there.
+//!
 //! The epochs whose rows were let go are the *gap*. A [`ReRead`] computes it once more from a
 //! snapshot before it. Until that is done, [`RowFlow::stored`] stays before the gap; so a
 //! restart does the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::JobError;
 use super::reread::{Gap, ReRead, ReReader};
-use crate::clickhouse::{Origin, Rows, Sent, Writer};
-use crate::model::Epoch;
+use super::{JobError, wall_clock_ms};
+use crate::clickhouse::{Full, Origin, Rows, Sent, Writer};
+use crate::model::{Epoch, TimeMs};
 use crate::telemetry::Metrics;
 
 /// ClickHouse counts as away when a row has waited this long for it.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// An epoch that is older than this belongs to a backlog, ms.
+const BACKLOG_MS: TimeMs = 5_000;
+/// Between two looks at whether there is room.
+const NAP: Duration = Duration::from_millis(2);
 /// How long after a failed reading-again the next one begins.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long rows may take to reach ClickHouse when the job stops; the next start finds the rest.
@@ -33,6 +42,9 @@ pub(super) struct RowFlow {
     writer: Option<Arc<Writer>>,
     rereader: ReReader,
     metrics: Metrics,
+    interval_ms: u64,
+    /// The job's wish to stop: nobody waits then.
+    stop: Arc<AtomicBool>,
     /// All epochs up to this one are stored, as far as is known.
     stored: Epoch,
     /// All rows of epochs up to this one have been passed on or let go, windows too, or are in
@@ -56,13 +68,16 @@ impl RowFlow {
         writer: Option<Writer>,
         rereader: ReReader,
         metrics: Metrics,
+        stop: Arc<AtomicBool>,
         stored: Epoch,
         computed_from: Epoch,
     ) -> Self {
         Self {
             writer: writer.map(Arc::new),
+            interval_ms: rereader.pipeline.epoch.interval_ms,
             rereader,
             metrics,
+            stop,
             stored,
             whole: stored.max(computed_from),
             behind_from: None,
@@ -78,7 +93,7 @@ impl RowFlow {
         self.writer.is_none() || self.behind_from.is_some() || self.gap.is_some()
     }
 
-    /// Passes the rows of one epoch on. Never waits for ClickHouse.
+    /// Passes the rows of one epoch on. Waits for ClickHouse only while a backlog is read.
     pub(super) fn pass(
         &mut self,
         epoch: Epoch,
@@ -92,11 +107,30 @@ impl RowFlow {
             if self.behind_from.is_some() {
                 return Ok(());
             }
-            if writer.try_send(rows, origin)?.is_err() {
+            if !self.send(&writer, epoch, rows, origin)? {
                 self.fall_behind(epoch, "memory holds no more rows for it");
             }
         }
         Ok(())
+    }
+
+    /// Whether the writer has taken the rows.
+    fn send(
+        &self,
+        writer: &Writer,
+        epoch: Epoch,
+        mut rows: Rows,
+        origin: Origin,
+    ) -> Result<bool, JobError> {
+        while let Err(Full(back)) = writer.try_send(rows, origin)? {
+            let age_ms = wall_clock_ms() - epoch.now_ms(self.interval_ms);
+            if age_ms < BACKLOG_MS || is_away(writer) || self.stop.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            std::thread::sleep(NAP);
+            rows = back;
+        }
+        Ok(true)
     }
 
     fn fall_behind(&mut self, from: Epoch, why: &str) {
@@ -119,11 +153,7 @@ impl RowFlow {
             self.stored = self.stored.max(whole);
             return Ok(());
         };
-        if self.behind_from.is_none()
-            && writer
-                .waiting_since()
-                .is_some_and(|since| since.elapsed() > PATIENCE)
-        {
+        if self.behind_from.is_none() && is_away(&writer) {
             self.fall_behind(last, "rows wait too long");
         }
         if let Some(reread) = self.reread.take_if(|reread| reread.is_finished()) {
@@ -194,5 +224,81 @@ impl RowFlow {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+fn is_away(writer: &Writer) -> bool {
+    let since = writer.waiting_since();
+    since.is_some_and(|since| since.elapsed() > PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clickhouse::{Options, Server};
+    use crate::config::Pipeline;
+    use crate::model::CellWindow;
+    use crate::snapshot::Store;
+
+    /// A writer of ten rows to a server that isn't there.
+    fn flow(stop: &Arc<AtomicBool>, folder: &tempfile::TempDir) -> RowFlow {
+        let mut pipeline = Pipeline::defaults("rows");
+        pipeline.clickhouse.url = "http://127.0.0.1:1".into();
+        let options = Options {
+            server: Server::of(&pipeline),
+            max_buffered_rows: 10,
+            ..Options::of(&pipeline, 1)
+        };
+        let writer = Writer::start(options, None).expect("it starts");
+        let url = folder.path().to_string_lossy().into_owned();
+        let rereader = ReReader {
+            store: Arc::new(Store::open(&url, "rows").expect("a folder")),
+            kept: Arc::new(Mutex::default()),
+            pipeline,
+        };
+        let (stop, metrics) = (Arc::clone(stop), Metrics::new());
+        RowFlow::new(Some(writer), rereader, metrics, stop, Epoch(0), Epoch(0))
+    }
+
+    fn rows() -> Rows {
+        let cell = CellWindow {
+            cell: 1,
+            start_ms: 0,
+            drivers: 1,
+            updates: 1,
+            mean_speed_mps: None,
+            version: Epoch(1),
+        };
+        Rows::Cells(vec![cell; 8])
+    }
+
+    #[test]
+    fn a_job_in_time_never_waits_and_one_with_a_backlog_does_until_it_stops() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = Arc::new(AtomicBool::new(false));
+        let now = Epoch::containing(wall_clock_ms(), 100);
+
+        let mut in_time = flow(&stop, &folder);
+        let began = Instant::now();
+        in_time
+            .pass(now, [rows(), rows()], Origin::New)
+            .expect("it runs");
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(in_time.behind_from, Some(Epoch(1)), "the second is let go");
+
+        let mut backlog = flow(&stop, &folder);
+        let old = Epoch(now.0 - 600);
+        let waiting = std::thread::spawn(move || {
+            backlog
+                .pass(old, [rows(), rows()], Origin::New)
+                .expect("it runs");
+            backlog.behind_from
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!waiting.is_finished(), "it waits for room");
+        stop.store(true, Ordering::Release);
+        assert_eq!(waiting.join().expect("it ends"), Some(Epoch(1)));
     }
 }
