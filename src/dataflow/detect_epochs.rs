@@ -17,6 +17,7 @@ use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Capability, InputCapability};
 
 use super::keep_fences::FenceState;
+use super::marks::{Marks, end_of};
 use super::windows::Counted;
 use super::{Context, Output, frontier_of};
 use crate::detect::{Detector, DriverState, OrderStep, Outputs};
@@ -35,7 +36,6 @@ struct Waiting {
     capabilities: Option<[Capability<u64>; 2]>,
     updates: Vec<Vec<Update>>,
     changes: Vec<Change>,
-    mark: Option<(Mark, Capability<u64>)>,
 }
 
 /// A capability for each of the two outputs that updates lead to.
@@ -106,6 +106,7 @@ pub(super) fn detect_epochs<'scope>(
         // The next epoch that must be judged even if nothing comes.
         let mut alarm: Option<[Capability<u64>; 2]> = None;
         let until = context.until;
+        let mut waiting_marks = Marks::default();
         let mut judge = Judge::new(context);
         judge.restore(known);
         // What was known may have deadlines though nothing may come.
@@ -136,46 +137,41 @@ pub(super) fn detect_epochs<'scope>(
                     entry.capabilities.get_or_insert(capabilities);
                 }
             });
-
-            marks.for_each(|capability, data| {
-                if let (Some(mark), Some(capabilities), Some(own)) =
-                    (data.pop(), retain(&capability), capability.retain_least(2))
-                {
-                    let entry = waiting.entry(*own.time()).or_default();
-                    entry.mark = Some((mark, own));
-                    entry.capabilities.get_or_insert(capabilities);
-                }
-            });
+            marks.for_each(|capability, data| waiting_marks.take(&capability, 2, data));
 
             let complete = frontiers.iter().filter_map(frontier_of).min();
             let mut output = output.activate();
-            while let Some((capabilities, mut received)) =
-                take_next(&mut waiting, &mut alarm, complete, until)
-            {
-                let mark = received.mark.take();
-                let epoch = Epoch(*capabilities[0].time());
-                let events = judge.epoch(epoch, received);
-                if !events.is_empty() {
-                    output.session(&capabilities[0]).give_container(events);
-                    events.clear();
+            loop {
+                let mark = waiting_marks.next(complete);
+                let end = end_of(&mark, complete);
+                while let Some((capabilities, received)) =
+                    take_next(&mut waiting, &mut alarm, end, until)
+                {
+                    let epoch = Epoch(*capabilities[0].time());
+                    let events = judge.epoch(epoch, received);
+                    if !events.is_empty() {
+                        output.session(&capabilities[0]).give_container(events);
+                        events.clear();
+                    }
+                    if !judge.counted.is_empty() {
+                        let mut counted = std::mem::take(&mut judge.counted);
+                        counted_out
+                            .activate()
+                            .session(&capabilities[1])
+                            .give_container(&mut counted);
+                    }
+                    alarm = judge
+                        .next_epoch_after(Some(epoch))
+                        .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
                 }
-                if !judge.counted.is_empty() {
-                    let mut counted = std::mem::take(&mut judge.counted);
-                    counted_out
-                        .activate()
-                        .session(&capabilities[1])
-                        .give_container(&mut counted);
-                }
-                if let Some((mark, capability)) = mark {
-                    let mut parts = judge.export(mark, |group| group % peers == index);
-                    parts_out
-                        .activate()
-                        .session(&capability)
-                        .give_container(&mut parts);
-                }
-                alarm = judge
-                    .next_epoch_after(Some(epoch))
-                    .map(|next| capabilities.map(|capability| capability.delayed(&next.0)));
+                let Some((capability, mark)) = mark else {
+                    break;
+                };
+                let mut parts = judge.export(mark, |group| group % peers == index);
+                parts_out
+                    .activate()
+                    .session(&capability)
+                    .give_container(&mut parts);
             }
             if complete.is_none() {
                 // Time stands still: what is left is never due.

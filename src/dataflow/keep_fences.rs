@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::frontier_of;
+use super::marks::{Marks, end_of};
 use crate::epoch::key_group;
 use crate::model::{Fence, FenceChange, FenceId};
 use crate::snapshot::{Kind, Mark, Part, Parts};
@@ -25,15 +25,15 @@ pub(super) struct FenceState {
     pub(super) fence: Option<Fence>,
 }
 
-fn group_of(id: &FenceId) -> u64 {
-    key_group(id.0.as_bytes())
+/// A [`FenceState`] as it is written: the same bytes, without a copy of the fence.
+#[derive(Serialize)]
+struct FenceEntry<'a> {
+    id: &'a FenceId,
+    fence: Option<&'a Fence>,
 }
 
-/// What an epoch has received so far.
-#[derive(Default)]
-struct Waiting {
-    changes: Vec<FenceChange>,
-    mark: Option<(Mark, Capability<u64>)>,
+fn group_of(id: &FenceId) -> u64 {
+    key_group(id.0.as_bytes())
 }
 
 /// Fences by id, and what has changed since they were exported.
@@ -57,15 +57,15 @@ impl Kept {
         for id in self.changed.drain() {
             let group = group_of(&id);
             if !mark.is_whole(group) {
-                let fence = self.fences.get(&id).cloned();
-                parts.add(group, &FenceState { id, fence });
+                let fence = self.fences.get(&id);
+                parts.add(group, &FenceEntry { id: &id, fence });
             }
         }
         for (id, fence) in &self.fences {
             let group = group_of(id);
             if mark.is_whole(group) {
-                let (id, fence) = (id.clone(), Some(fence.clone()));
-                parts.add(group, &FenceState { id, fence });
+                let fence = Some(fence);
+                parts.add(group, &FenceEntry { id, fence });
             }
         }
         parts.finish(owned)
@@ -92,35 +92,36 @@ pub(super) fn keep_fences<'scope>(
             kept.put(id, fence);
         }
         kept.changed.clear();
-        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Vec<FenceChange>> = BTreeMap::new();
+        let mut waiting_marks = Marks::default();
         move |frontiers| {
             fences.for_each(|capability, data| {
                 if let Some(epoch) = capability.least() {
-                    waiting.entry(*epoch).or_default().changes.append(data);
+                    waiting.entry(*epoch).or_default().append(data);
                 }
             });
-            marks.for_each(|capability, data| {
-                if let (Some(mark), Some(capability)) = (data.pop(), capability.retain_least(0)) {
-                    let entry = waiting.entry(*capability.time()).or_default();
-                    entry.mark = Some((mark, capability));
-                }
-            });
+            marks.for_each(|capability, data| waiting_marks.take(&capability, 0, data));
             let complete = frontiers.iter().filter_map(frontier_of).min();
-            while let Some(entry) = waiting.first_entry()
-                && complete.is_none_or(|frontier| *entry.key() < frontier)
-            {
-                let mut received = entry.remove();
-                received.changes.sort_unstable_by_key(|change| change.place);
-                for change in received.changes {
-                    kept.put(change.id, change.fence);
+            loop {
+                let mark = waiting_marks.next(complete);
+                let end = end_of(&mark, complete);
+                while let Some(entry) = waiting.first_entry()
+                    && end.is_none_or(|end| *entry.key() < end)
+                {
+                    let mut changes = entry.remove();
+                    changes.sort_unstable_by_key(|change| change.place);
+                    for change in changes {
+                        kept.put(change.id, change.fence);
+                    }
                 }
-                if let Some((mark, capability)) = received.mark {
-                    let mut parts = kept.export(mark, |group| group % peers == index);
-                    parts_out
-                        .activate()
-                        .session(&capability)
-                        .give_container(&mut parts);
-                }
+                let Some((capability, mark)) = mark else {
+                    return;
+                };
+                let mut parts = kept.export(mark, |group| group % peers == index);
+                parts_out
+                    .activate()
+                    .session(&capability)
+                    .give_container(&mut parts);
             }
         }
     });

@@ -37,3 +37,12 @@ impl Marks {
         is_complete.then(|| entry.remove())
     }
 }
+
+/// The end of the epochs that an operator may judge before it exports its state for a mark, or
+/// of all that are complete.
+pub(super) fn end_of(mark: &Option<(Capability<u64>, Mark)>, complete: Option<u64>) -> Option<u64> {
+    match mark {
+        Some((capability, _)) => Some(*capability.time() + 1),
+        None => complete,
+    }
+}

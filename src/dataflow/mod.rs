@@ -24,6 +24,7 @@ mod detect_epochs;
 mod forward;
 pub mod graph;
 mod keep_fences;
+mod marks;
 mod read_inputs;
 mod resolve_orders;
 pub mod windows;

@@ -12,6 +12,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::frontier_of;
+use super::marks::{Marks, end_of};
 use crate::detect::{OrderBook, OrderState, OrderStep};
 use crate::epoch::key_group;
 use crate::model::{OrderChange, OrderId};
@@ -26,7 +27,6 @@ fn group_of(id: &OrderId) -> u64 {
 struct Waiting {
     changes: Vec<OrderChange>,
     capability: Option<Capability<u64>>,
-    mark: Option<(Mark, Capability<u64>)>,
 }
 
 /// `restored` are the orders of this worker's key groups.
@@ -52,6 +52,7 @@ pub(super) fn resolve_orders<'scope>(
         let mut book = OrderBook::default();
         restored.into_iter().for_each(|order| book.import(order));
         let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        let mut waiting_marks = Marks::default();
         let mut told = Vec::new();
         move |frontiers| {
             orders.for_each(|capability, data| {
@@ -61,40 +62,40 @@ pub(super) fn resolve_orders<'scope>(
                     entry.capability.get_or_insert(capability);
                 }
             });
-            marks.for_each(|capability, data| {
-                if let (Some(mark), Some(capability)) = (data.pop(), capability.retain_least(1)) {
-                    let entry = waiting.entry(*capability.time()).or_default();
-                    entry.mark = Some((mark, capability));
-                }
-            });
+            marks.for_each(|capability, data| waiting_marks.take(&capability, 1, data));
             let complete = frontiers.iter().filter_map(frontier_of).min();
-            while let Some(entry) = waiting.first_entry()
-                && complete.is_none_or(|frontier| *entry.key() < frontier)
-            {
-                let mut received = entry.remove();
-                received.changes.sort_unstable_by_key(|change| change.place);
-                for change in received.changes {
-                    book.apply(change, &mut told);
+            loop {
+                let mark = waiting_marks.next(complete);
+                let end = end_of(&mark, complete);
+                while let Some(entry) = waiting.first_entry()
+                    && end.is_none_or(|end| *entry.key() < end)
+                {
+                    let mut received = entry.remove();
+                    received.changes.sort_unstable_by_key(|change| change.place);
+                    for change in received.changes {
+                        book.apply(change, &mut told);
+                    }
+                    if let Some(capability) = received.capability {
+                        steps_out
+                            .activate()
+                            .session(&capability)
+                            .give_container(&mut told);
+                        told.clear();
+                    }
                 }
-                if let Some(capability) = received.capability {
-                    steps_out
-                        .activate()
-                        .session(&capability)
-                        .give_container(&mut told);
-                    told.clear();
-                }
-                if let Some((mark, capability)) = received.mark {
-                    let mut parts = Parts::new(Kind::Orders, mark);
-                    book.export(
-                        |id| mark.is_whole(group_of(id)),
-                        |order| parts.add(group_of(order.order()), order),
-                    );
-                    let mut parts = parts.finish(|group| group % peers == index);
-                    parts_out
-                        .activate()
-                        .session(&capability)
-                        .give_container(&mut parts);
-                }
+                let Some((capability, mark)) = mark else {
+                    return;
+                };
+                let mut parts = Parts::new(Kind::Orders, mark);
+                book.export(
+                    |id| mark.is_whole(group_of(id)),
+                    |order| parts.add(group_of(order.order()), order),
+                );
+                let mut parts = parts.finish(|group| group % peers == index);
+                parts_out
+                    .activate()
+                    .session(&capability)
+                    .give_container(&mut parts);
             }
         }
     });

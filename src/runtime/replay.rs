@@ -172,24 +172,28 @@ impl Recorded {
         for (at, position) in first {
             from.entry(*at).or_insert(*position);
         }
-        let partitions = from.into_iter().map(|((input, partition), from)| {
-            let ranges = self.epochs.values().flat_map(|record| &record.ranges);
-            let own = ranges.zip(
-                self.epochs
-                    .values()
-                    .flat_map(|record| std::iter::repeat_n(record.epoch, record.ranges.len())),
-            );
-            ReplayedPartition {
+        let mut epochs: BTreeMap<(Input, i32), Vec<(Epoch, i64)>> = BTreeMap::new();
+        for record in self.epochs.values() {
+            for range in record
+                .ranges
+                .iter()
+                .filter(|range| range.first < range.next)
+            {
+                let at = (range.input, range.partition);
+                epochs
+                    .entry(at)
+                    .or_default()
+                    .push((record.epoch, range.next));
+            }
+        }
+        let partitions = from
+            .into_iter()
+            .map(|((input, partition), from)| ReplayedPartition {
                 input,
                 partition,
                 from,
-                epochs: own
-                    .filter(|(range, _)| (range.input, range.partition) == (input, partition))
-                    .filter(|(range, _)| range.first < range.next)
-                    .map(|(range, epoch)| (epoch, range.next))
-                    .collect(),
-            }
-        });
+                epochs: epochs.remove(&(input, partition)).unwrap_or_default(),
+            });
         Replayed {
             partitions: partitions.collect(),
         }

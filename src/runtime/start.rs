@@ -125,16 +125,23 @@ impl Start {
         };
         committer.commit(&[], &head)?;
         fail::point("head-committed");
-        tracing::info!(
-            "{}: start {} goes on from the snapshot of epoch {} ({:.1} MB) and reads {} committed \
+        if before.generation == 0 {
+            tracing::info!(
+                "{}: started for the first time, at the first records that Kafka holds",
+                pipeline.name
+            );
+        } else {
+            tracing::info!(
+                "{}: start {} goes on from the snapshot of epoch {} ({:.1} MB) and reads {} committed \
              epochs with {} records again",
-            pipeline.name,
-            head.generation,
-            manifest.id.epoch.0,
-            manifest.chain_bytes as f64 / 1e6,
-            recorded.len(),
-            replayed.records(),
-        );
+                pipeline.name,
+                head.generation,
+                manifest.id.epoch.0,
+                manifest.chain_bytes as f64 / 1e6,
+                recorded.len(),
+                replayed.records(),
+            );
+        }
         Ok(Self {
             plan: Plan {
                 snapshot: manifest.id,

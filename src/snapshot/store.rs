@@ -174,14 +174,6 @@ impl Store {
         })
     }
 
-    /// Removes all snapshots of this pipeline, and returns how many objects.
-    ///
-    /// # Errors
-    /// [`SnapshotError::Unreachable`]
-    pub fn remove_all(&self) -> Result<usize, SnapshotError> {
-        self.remove(|_, _| true)
-    }
-
     fn remove(&self, goes: impl Fn(SnapshotId, &str) -> bool) -> Result<usize, SnapshotError> {
         let mut objects = self.objects()?;
         objects.retain(|object| goes(object.id, object.name));

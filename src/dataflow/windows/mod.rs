@@ -35,7 +35,6 @@ mod drivers;
 mod drivers_tests;
 mod fix;
 mod grid;
-mod marks;
 #[cfg(test)]
 mod oracle_tests;
 mod restore_cells;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -105,6 +105,30 @@ pub(super) fn history(dice: &mut Dice, drivers: u64, epochs: u64, latest_ms: u64
     held.into_iter().collect()
 }
 
+/// What a worker's operators share.
+pub(super) fn context(
+    settings: Settings,
+    outputs: SyncSender<Output>,
+    metrics: Metrics,
+    fail: impl Fn(String) + Send + Sync + 'static,
+) -> Rc<Context> {
+    Rc::new(Context {
+        interval_ms: INTERVAL_MS,
+        limits: Limits::default(),
+        rules: Rules::default(),
+        until: None,
+        keep_history: false,
+        windows: Some(settings),
+        clock: Box::new(|| 0),
+        outputs: Some(outputs),
+        wanted: Box::new(|| None),
+        is_spread: false,
+        trays: Default::default(),
+        fail: Arc::new(fail),
+        metrics,
+    })
+}
+
 /// Runs the dataflow and returns what it told, and the counts of updates beyond the horizon
 /// and of approximations.
 fn told(
@@ -122,21 +146,8 @@ fn told(
     };
     let counters = metrics.clone();
     let guards = timely::execute(config, move |worker| {
-        let context = Rc::new(Context {
-            interval_ms: INTERVAL_MS,
-            limits: Limits::default(),
-            rules: Rules::default(),
-            until: None,
-            keep_history: false,
-            windows: Some(settings),
-            clock: Box::new(|| 0),
-            outputs: Some(outputs.clone()),
-            wanted: Box::new(|| None),
-            is_spread: false,
-            trays: Default::default(),
-            fail: Arc::new(|message| panic!("{message}")),
-            metrics: counters.clone(),
-        });
+        let fail = |message: String| panic!("{message}");
+        let context = context(settings, outputs.clone(), counters.clone(), fail);
         let mut input: InputHandle<u64, _> = InputHandle::new();
         let done = worker.dataflow::<u64, _, _>(|scope| {
             let counted = scope

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 
@@ -15,17 +14,15 @@ use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::{Exchange as _, Input, Inspect};
 
 use super::fix::Fix;
-use super::oracle_tests::{Dice, History, INTERVAL_MS, START_EPOCH, history, settings};
+use super::oracle_tests::{Dice, History, START_EPOCH, context, history, settings};
 use super::{Counted, Restored, Settings, windows};
-use crate::dataflow::{Context, Output};
-use crate::detect::Rules;
+use crate::dataflow::Output;
 use crate::epoch::key_group;
 use crate::model::{
     CellWindow, DriverId, DriverWindow, Epoch, Position, SessionWindow, WindowRows,
 };
 use crate::snapshot::{Kind, Mark, Part};
 use crate::telemetry::Metrics;
-use crate::wire::Limits;
 
 /// A snapshot: its mark, its epoch, and the parts of all workers.
 #[derive(Clone)]
@@ -109,21 +106,8 @@ fn run(
     let guards = timely::execute(config, move |worker| {
         let index = worker.index();
         let told = Arc::clone(&failed);
-        let context = Rc::new(Context {
-            interval_ms: INTERVAL_MS,
-            limits: Limits::default(),
-            rules: Rules::default(),
-            until: None,
-            keep_history: false,
-            windows: Some(settings),
-            clock: Box::new(|| 0),
-            outputs: Some(outputs.clone()),
-            wanted: Box::new(|| None),
-            is_spread: false,
-            trays: Default::default(),
-            fail: Arc::new(move |message| told.lock().expect("no panic").push(message)),
-            metrics: Metrics::new(),
-        });
+        let fail = move |message| told.lock().expect("no panic").push(message);
+        let context = context(settings, outputs.clone(), Metrics::new(), fail);
         let restored = restored
             .lock()
             .expect("no panic")

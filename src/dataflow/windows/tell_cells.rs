@@ -22,8 +22,8 @@ use timely::progress::frontier::AntichainRef;
 
 use super::cell_minutes::{CellKey, Sum, Trace, Traffic};
 use super::grid::Grid;
-use super::marks::Marks;
 use super::{Refresh, keep_from, owned_groups};
+use crate::dataflow::marks::Marks;
 use crate::dataflow::{Context, Output, frontier_of};
 use crate::epoch::key_group;
 use crate::model::{CellWindow, Epoch, TimeMs, WindowRows};
@@ -337,13 +337,7 @@ impl Saving {
                 }
             });
             if traffic != Traffic::default() && !telling.changed.contains_key(&key) {
-                let untold = false;
-                let saved = SavedCell {
-                    key,
-                    traffic,
-                    untold,
-                };
-                self.parts.add(group, &saved);
+                self.add(key, traffic, false);
             }
             cursor.step_key(&storage);
         }
@@ -361,25 +355,22 @@ impl Saving {
         for (key, traffic) in told.drain() {
             let group = group_of(key.0);
             if !self.mark.is_whole(group) && !changed.contains_key(&key) {
-                let untold = false;
-                let saved = SavedCell {
-                    key,
-                    traffic,
-                    untold,
-                };
-                self.parts.add(group, &saved);
+                self.add(key, traffic, false);
             }
         }
         for (&key, &traffic) in changed.iter() {
-            let untold = true;
-            let saved = SavedCell {
-                key,
-                traffic,
-                untold,
-            };
-            self.parts.add(group_of(key.0), &saved);
+            self.add(key, traffic, true);
         }
         self.parts.finish(owned)
+    }
+
+    fn add(&mut self, key: CellKey, traffic: Traffic, untold: bool) {
+        let saved = SavedCell {
+            key,
+            traffic,
+            untold,
+        };
+        self.parts.add(group_of(key.0), &saved);
     }
 }
 

@@ -19,8 +19,8 @@ use super::cell_minutes::Change;
 use super::drivers::{Drivers, Outcome, Saving};
 use super::fix::Counted;
 use super::grid::Grid;
-use super::marks::Marks;
 use super::{Refresh, keep_from, owned_groups};
+use crate::dataflow::marks::{Marks, end_of};
 use crate::dataflow::{Context, Output, frontier_of};
 use crate::model::{Epoch, WindowRows};
 use crate::snapshot::{Mark, Part};
@@ -96,12 +96,9 @@ pub(super) fn trace_drivers<'scope>(
                         .give_iterator(saved.finish(&owned).into_iter());
                 }
                 let mark = waiting_marks.next(complete);
-                let before = match &mark {
-                    Some((capability, _)) => Some(*capability.time() + 1),
-                    None => complete,
-                };
+                let end = end_of(&mark, complete);
                 while let Some(entry) = waiting.first_entry()
-                    && before.is_none_or(|before| *entry.key() < before)
+                    && end.is_none_or(|end| *entry.key() < end)
                 {
                     let (epoch, (capability, counted)) = entry.remove_entry();
                     tracing.epoch(epoch, &counted);
@@ -110,7 +107,7 @@ pub(super) fn trace_drivers<'scope>(
                         .session(&capability)
                         .give_iterator(traffic.map(|(key, traffic)| (key, epoch, traffic)));
                 }
-                tracing.advance(before.unwrap_or(tracing.through + 1));
+                tracing.advance(end.unwrap_or(tracing.through + 1));
                 let Some((capability, mark)) = mark else {
                     keep_from(&mut untold, complete);
                     return;
