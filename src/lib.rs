@@ -14,6 +14,7 @@
 //! | [`kafka`] | reading partitions, the transactional committer, topics |
 //! | [`clickhouse`] | migrations, rows and the batch writer |
 //! | [`runtime`] | the job: workers, committer and writer wired together |
+//! | [`gateway`] | positions in by WebSocket, live positions out, pages |
 //! | [`config`] | the pipeline file |
 //! | [`services`] | a real Kafka and ClickHouse as child processes |
 //! | [`simulate`] | a city of drivers, orders and fences |
@@ -30,6 +31,7 @@ pub mod dataflow;
 pub mod detect;
 pub mod epoch;
 pub mod fail;
+pub mod gateway;
 pub mod geo;
 pub mod kafka;
 pub mod model;
