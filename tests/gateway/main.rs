@@ -1,0 +1,10 @@
+//! The gateway's way in, over real sockets and the real Kafka.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod frames;
+mod outages;
+#[path = "../common/phone.rs"]
+mod phone;
+mod sessions;
+mod stand;
