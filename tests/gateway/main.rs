@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod frames;
+mod memory;
 mod outages;
 #[path = "../common/phone.rs"]
 mod phone;
