@@ -20,3 +20,4 @@
 
 pub mod access;
 pub mod intake;
+pub mod metrics;

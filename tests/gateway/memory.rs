@@ -55,7 +55,7 @@ fn an_idle_connection_is_cheap() {
     let warm: Vec<TcpStream> = (0..100).map(|driver| connect(&stand, driver)).collect();
     let wait = |stored: u64| {
         stand.run(crate::outages::until(|| {
-            stand.count(|counters| &counters.stored) == stored
+            stand.metrics.produced.get() == stored
         }));
     };
     wait(100);
@@ -66,10 +66,7 @@ fn an_idle_connection_is_cheap() {
     wait(100 + CONNECTIONS);
     let each = resident().saturating_sub(before) / CONNECTIONS;
     println!("an idle connection: {each} bytes resident");
-    assert_eq!(
-        stand.count(|counters| &counters.connections),
-        100 + CONNECTIONS
-    );
+    assert_eq!(stand.metrics.sockets.get(), 100 + CONNECTIONS as i64);
     assert!(each <= BYTES_PER_CONNECTION, "{each} bytes a connection");
     drop((warm, idle));
 }

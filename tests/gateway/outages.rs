@@ -35,7 +35,7 @@ fn nothing_is_acknowledged_before_kafka_has_it() {
         for seq in 2..=40 {
             phone.say(numbered(seq)).await;
         }
-        until(|| stand.count(|counters| &counters.taken) == 40).await;
+        until(|| stand.accepted() == 40).await;
         assert_eq!(phone.hear_within(Duration::from_secs(2)).await, None);
         // A resend is no reason to acknowledge either.
         phone.say(numbered(2)).await;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use riderflow::gateway::access::Subject;
-use riderflow::gateway::intake::{End, Pace};
+use riderflow::gateway::intake::{End, Pace, RetryReason};
+use riderflow::gateway::metrics::UpdateOutcome;
 use riderflow::model::DriverId;
 use riderflow::model::OrderId;
 
@@ -75,7 +76,7 @@ fn a_resend_is_one_record_on_the_same_connection_and_on_a_new_one() {
     });
     assert_eq!(stored(&lab, "again"), once_each(1..=4));
     assert_eq!(stored(&lab, "another"), once_each([1]));
-    assert_eq!(stand.count(|counters| &counters.resent), 5);
+    assert_eq!(stand.count(UpdateOutcome::Resent), 5);
 }
 
 #[test]
@@ -236,7 +237,7 @@ fn a_phone_over_its_rate_goes_back_and_loses_nothing() {
     });
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(2_900), "{took:?}");
-    assert!(stand.count(|counters| &counters.limited) >= 1);
+    assert!(stand.metrics.retries.get(RetryReason::RateLimited) >= 1);
     assert_eq!(stored(&lab, "fast"), once_each(1..=260));
     assert!(by_partition(&lab.read_all(TOPIC), "fast")[&1].is_sorted());
 }
@@ -331,7 +332,7 @@ fn draining_acknowledges_what_was_taken_and_says_goodbye() {
         for seq in 2..=10 {
             phone.say(numbered(seq)).await;
         }
-        crate::outages::until(|| stand.count(|counters| &counters.taken) == 10).await;
+        crate::outages::until(|| stand.accepted() == 10).await;
         stand.drain();
         assert_eq!(phone.hear_within(Duration::from_millis(500)).await, None);
         // Sent after the drain began: not taken, and not acknowledged.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use riderflow::config::{Routes, Secret};
 use riderflow::gateway::access::{Access, AccessRules, Algorithm, Subject};
-use riderflow::gateway::intake::{self, Counters, End, Intake, Pace, Parts};
+use riderflow::gateway::intake::{self, End, Intake, Pace, Parts};
+use riderflow::gateway::metrics::{GatewayMetrics, UpdateOutcome};
 use riderflow::kafka::routing::RouteTable;
 use riderflow::kafka::{Outlet, OutletSettings};
 use riderflow::model::DriverId;
@@ -25,6 +25,7 @@ pub(crate) struct Stand {
     pub(crate) at: SocketAddr,
     pub(crate) access: Arc<Access>,
     pub(crate) intake: Arc<Intake>,
+    pub(crate) metrics: GatewayMetrics,
     drain: watch::Sender<bool>,
 }
 
@@ -71,6 +72,7 @@ impl Stand {
             .enable_all()
             .build()
             .expect("tokio");
+        let metrics = GatewayMetrics::new();
         let (drain, draining) = watch::channel(false);
         let settings = OutletSettings {
             queue_records: wanted.buffer_updates,
@@ -87,7 +89,7 @@ impl Stand {
             sessions: 10_000,
             pace: wanted.pace,
             drain: draining,
-            counters: Arc::new(Counters::new(None)),
+            metrics: metrics.clone(),
         });
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
@@ -100,6 +102,7 @@ impl Stand {
             at,
             access,
             intake,
+            metrics,
             drain,
         }
     }
@@ -127,12 +130,16 @@ impl Stand {
         self.drain.send(true).expect("the intake listens");
     }
 
-    pub(crate) fn count(&self, which: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        which(self.intake.counters()).load(Ordering::Relaxed)
+    pub(crate) fn count(&self, outcome: UpdateOutcome) -> u64 {
+        self.metrics.updates.get(outcome)
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.count(UpdateOutcome::Accepted)
     }
 
     pub(crate) fn ended(&self, end: End) -> u64 {
-        self.intake.counters().ended[end as usize].load(Ordering::Relaxed)
+        self.metrics.sockets_ended.get(end)
     }
 }
 

@@ -11,7 +11,6 @@
 //! token's, never the payload's. The buffer is the outlet's queue; when it is full, phones are
 //! told to try later. Never decides what an update means.
 
-mod counters;
 mod limiter;
 mod protocol;
 mod session;
@@ -19,7 +18,7 @@ mod sessions;
 mod socket;
 mod updates;
 
-pub use counters::Counters;
+pub use protocol::RetryReason;
 pub use sessions::Receipt;
 pub use socket::{End, Pace};
 
@@ -36,9 +35,11 @@ use tokio::sync::watch;
 
 use self::sessions::Sessions;
 use super::access::{Access, SUBPROTOCOL, Subject};
+use super::metrics::GatewayMetrics;
 use crate::kafka::Outlet;
 use crate::kafka::routing::RouteTable;
 use crate::model::DriverId;
+use crate::telemetry::Held;
 use crate::wire::Limits;
 
 /// What the intake is made of.
@@ -60,7 +61,7 @@ pub struct Parts {
     /// True from when on connections are to end.
     pub drain: watch::Receiver<bool>,
     /// Where to count.
-    pub counters: Arc<Counters>,
+    pub metrics: GatewayMetrics,
 }
 
 /// The intake of one gateway.
@@ -73,7 +74,7 @@ impl Intake {
     /// An intake without connections.
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            sessions: Sessions::new(parts.sessions, Instant::now()),
+            sessions: Sessions::new(parts.sessions, parts.metrics.clone(), Instant::now()),
             parts,
         })
     }
@@ -97,11 +98,6 @@ impl Intake {
     /// How many sessions are known.
     pub fn known_sessions(&self) -> usize {
         self.sessions.len()
-    }
-
-    /// What was counted.
-    pub fn counters(&self) -> &Counters {
-        &self.parts.counters
     }
 }
 
@@ -151,8 +147,7 @@ async fn connect(
             match intake.sessions.open(driver, &name, Instant::now()) {
                 Some(seat) => {
                     drop(name);
-                    let counters = Arc::clone(&intake.parts.counters);
-                    let _present = counters::Present::new(counters);
+                    let _open = Held::of(intake.parts.metrics.sockets.clone());
                     socket::serve(socket, intake, seat, grant.expires_at_ms).await;
                 }
                 None => socket::turn_away(socket).await,

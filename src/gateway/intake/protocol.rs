@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::model::{DriverId, Fault, Input, Place, Reason, Source, TimeMs, Update};
+use crate::telemetry::Label;
 use crate::wire::{self, Envelope, Limits};
 
 /// The largest message either way, bytes; longer ones close the connection.
@@ -63,11 +64,22 @@ impl Answer<'_> {
 /// Why an update was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum RetryReason {
+pub enum RetryReason {
     /// Kafka is away or slow, and the buffer is full.
     KafkaBusy,
     /// The connection sends more than it may.
     RateLimited,
+}
+
+impl Label for RetryReason {
+    const NAME: &'static str = "reason";
+    const VALUES: &'static [Self] = &[Self::KafkaBusy, Self::RateLimited];
+    fn text(self) -> &'static str {
+        match self {
+            Self::KafkaBusy => "kafka_busy",
+            Self::RateLimited => "rate_limited",
+        }
+    }
 }
 
 /// Why an update is refused.

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use crate::kafka;
 use crate::model::DriverId;
 
-use super::Counters;
 use super::session::{Session, note};
+use crate::gateway::metrics::GatewayMetrics;
 
 /// How long a session without connection is known.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
@@ -32,6 +32,8 @@ type Key = (DriverId, CompactString);
 pub(super) struct Cell {
     pub(super) driver: DriverId,
     pub(super) name: CompactString,
+    /// Here, since each receipt needs it and holds the cell anyway.
+    metrics: GatewayMetrics,
     state: Mutex<State>,
 }
 
@@ -103,11 +105,12 @@ pub(super) struct Sessions {
     shards: [Mutex<Shard>; SHARDS],
     /// Of each shard.
     capacity: usize,
+    metrics: GatewayMetrics,
 }
 
 impl Sessions {
     /// A table of about `capacity` sessions.
-    pub(super) fn new(capacity: usize, now: Instant) -> Self {
+    pub(super) fn new(capacity: usize, metrics: GatewayMetrics, now: Instant) -> Self {
         Self {
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard {
@@ -116,6 +119,7 @@ impl Sessions {
                 })
             }),
             capacity: capacity.div_ceil(SHARDS).max(1),
+            metrics,
         }
     }
 
@@ -152,6 +156,7 @@ impl Sessions {
         let cell = Arc::new(Cell {
             driver,
             name: key.1.clone(),
+            metrics: self.metrics.clone(),
             state: Mutex::new(State {
                 session: Session::known(notes),
                 owner: None,
@@ -254,12 +259,16 @@ pub struct Receipt {
     pub(super) cell: Arc<Cell>,
     pub(super) seq: u64,
     pub(super) taken: Instant,
-    pub(super) counters: Arc<Counters>,
 }
 
 impl kafka::Receipt for Receipt {
     fn stored(self) {
-        self.counters.on_stored(self.taken.elapsed());
+        let metrics = &self.cell.metrics;
+        metrics.buffered_updates.dec();
+        metrics.produced.inc();
+        metrics
+            .produce_seconds
+            .observe(self.taken.elapsed().as_secs_f64());
         let mut state = self.cell.lock();
         if state.session.stored(self.seq)
             && let Some(owner) = &state.owner
@@ -283,7 +292,7 @@ mod tests {
     #[test]
     fn the_newest_connection_has_the_session() {
         let start = Instant::now();
-        let sessions = Sessions::new(100, start);
+        let sessions = Sessions::new(100, GatewayMetrics::new(), start);
         let first = sessions.open(DRIVER, "a", start).expect("room");
         first.lock().expect("it has it").session.take(1);
         let second = sessions.open(DRIVER, "a", start).expect("room");
@@ -304,7 +313,7 @@ mod tests {
     #[test]
     fn a_session_is_known_for_ten_minutes_after_its_end() {
         let start = Instant::now();
-        let sessions = Sessions::new(100, start);
+        let sessions = Sessions::new(100, GatewayMetrics::new(), start);
         let seat = sessions.open(DRIVER, "a", start).expect("room");
         seat.lock().expect("it has it").session.take(1);
         seat.lock().expect("it has it").session.stored(1);
@@ -321,7 +330,7 @@ mod tests {
     #[test]
     fn a_session_with_records_in_flight_is_not_forgotten() {
         let start = Instant::now();
-        let sessions = Sessions::new(100, start);
+        let sessions = Sessions::new(100, GatewayMetrics::new(), start);
         let seat = sessions.open(DRIVER, "a", start).expect("room");
         seat.lock().expect("it has it").session.take(1);
         drop(seat);
@@ -334,7 +343,7 @@ mod tests {
     fn a_full_table_forgets_the_longest_unheard_of_but_none_in_use() {
         let start = Instant::now();
         // One shard's worth for one driver.
-        let sessions = Sessions::new(2 * SHARDS, start);
+        let sessions = Sessions::new(2 * SHARDS, GatewayMetrics::new(), start);
         let first = sessions.open(DRIVER, "a", start).expect("room");
         let second = sessions.open(DRIVER, "b", start).expect("room");
         assert!(sessions.open(DRIVER, "c", start).is_none());
@@ -349,7 +358,7 @@ mod tests {
     #[test]
     fn what_other_gateways_stored_is_known_by_partition() {
         let start = Instant::now();
-        let sessions = Sessions::new(100, start);
+        let sessions = Sessions::new(100, GatewayMetrics::new(), start);
         sessions.note_stored(DRIVER, "a", 1, 20, start);
         sessions.note_stored(DRIVER, "a", 0, 3, start);
         let seat = sessions.open(DRIVER, "a", start).expect("room");

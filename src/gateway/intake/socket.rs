@@ -16,12 +16,12 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
 use super::Intake;
-use super::counters::add;
 use super::protocol::{Answer, MESSAGE_BYTES_MAX};
 use super::session::PAUSE_AT;
 use super::sessions::Seat;
 use super::updates::Inbox;
 use crate::model::TimeMs;
+use crate::telemetry::Label;
 
 /// What is read from the socket at once; a longer message gets the space it needs.
 const READ_BYTES: usize = 2_048;
@@ -87,9 +87,9 @@ pub enum End {
     Broken,
 }
 
-impl End {
-    /// All ends, in declaration order.
-    pub const ALL: [Self; 12] = [
+impl Label for End {
+    const NAME: &'static str = "end";
+    const VALUES: &'static [Self] = &[
         Self::Left,
         Self::Silent,
         Self::Unread,
@@ -103,9 +103,7 @@ impl End {
         Self::Draining,
         Self::Broken,
     ];
-
-    /// The code for counters.
-    pub fn as_str(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             Self::Left => "left",
             Self::Silent => "silent",
@@ -121,7 +119,9 @@ impl End {
             Self::Broken => "broken",
         }
     }
+}
 
+impl End {
     /// What the phone is told, if it can be told anything.
     fn close_frame(self) -> Option<CloseFrame> {
         let (code, reason) = match self {
@@ -192,8 +192,8 @@ pub(super) async fn serve(
         };
         connection.run(&mut socket).await
     };
-    add(&intake.parts.counters.ended[end as usize]);
-    tracing::debug!(end = end.as_str(), "a phone's connection ended");
+    intake.parts.metrics.sockets_ended.add(end, 1);
+    tracing::debug!(end = end.text(), "a phone's connection ended");
     let within = intake.parts.pace.send_within.min(Duration::from_secs(2));
     drop(intake);
     close(socket, end, within).await;
@@ -351,16 +351,9 @@ impl Connection<'_> {
             Some(Err(error)) => Err(End::of(error)),
             Some(Ok(Message::Binary(_))) => Err(End::Binary),
             Some(Ok(Message::Text(text))) => {
-                let counters = &self.intake.parts.counters;
                 let received_at_ms = wall_clock_ms();
-                self.inbox.take_message(
-                    self.intake,
-                    &self.seat,
-                    &text,
-                    received_at_ms,
-                    now,
-                    counters,
-                )
+                self.inbox
+                    .take_message(self.intake, &self.seat, &text, received_at_ms, now)
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.inbox.take_control(now),
         }
@@ -377,7 +370,7 @@ impl Connection<'_> {
         }
         let mut answers = std::mem::take(&mut self.inbox.answers);
         if let Some(seq) = due {
-            add(&self.intake.parts.counters.acks);
+            self.intake.parts.metrics.acks.inc();
             answers.push(Answer::Ack { seq }.to_text());
         }
         let tell = async {
@@ -444,12 +437,5 @@ mod tests {
             size_of::<WebSocket>()
         );
         assert!(size < 4_096, "{size} bytes");
-    }
-
-    #[test]
-    fn every_end_has_its_place() {
-        for (index, end) in End::ALL.into_iter().enumerate() {
-            assert_eq!(end as usize, index, "{}", end.as_str());
-        }
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Intake;
-use super::counters::{Counters, add};
 use super::limiter::Limiter;
 use super::protocol::{self, Answer, Refused, RetryReason, Updates};
 use super::session::{IN_FLIGHT_MAX, Offer};
 use super::sessions::{Receipt, Seat};
 use super::socket::End;
+use crate::gateway::metrics::UpdateOutcome;
 use crate::kafka::{Outgoing, SendError};
 use crate::model::{Input, TimeMs};
 use crate::wire::{self, UpdateMessage};
@@ -88,7 +88,6 @@ impl Inbox {
         text: &str,
         received_at_ms: TimeMs,
         now: Instant,
-        counters: &Arc<Counters>,
     ) -> Result<(), End> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut one = One {
@@ -97,7 +96,6 @@ impl Inbox {
                 seat,
                 received_at_ms,
                 now,
-                counters,
                 scratch,
             };
             match protocol::updates_of(text) {
@@ -143,7 +141,6 @@ struct One<'a> {
     seat: &'a Seat,
     received_at_ms: TimeMs,
     now: Instant,
-    counters: &'a Arc<Counters>,
     scratch: &'a mut Scratch,
 }
 
@@ -163,7 +160,7 @@ impl One<'_> {
         match session.offer(seq) {
             Offer::New => {}
             Offer::Resent => {
-                add(&self.counters.resent);
+                self.count(UpdateOutcome::Resent);
                 if let Err(wait) = self.inbox.limiter.take(self.now) {
                     session.put_back(seq);
                     drop(state);
@@ -207,7 +204,7 @@ impl One<'_> {
         let partition = parts.routes.partition_for(update.state.as_deref(), key);
         if session.is_stored_elsewhere(partition, seq) {
             session.settle(seq);
-            add(&self.counters.resent);
+            self.count(UpdateOutcome::Resent);
             return Ok(());
         }
         if session.in_flight() >= IN_FLIGHT_MAX {
@@ -239,14 +236,14 @@ impl One<'_> {
             cell: Arc::clone(&seat.cell),
             seq,
             taken: self.now,
-            counters: Arc::clone(self.counters),
         };
         // Under the session's lock: its records are sent in its order, and no receipt comes
         // before its update is in flight.
         match parts.outlet.try_send(record, receipt) {
             Ok(()) => {
                 session.take(seq);
-                add(&self.counters.taken);
+                self.count(UpdateOutcome::Accepted);
+                parts.metrics.buffered_updates.inc();
                 self.inbox.retries = 0;
                 self.inbox.strikes = 0;
                 self.inbox.out_of_turn = 0;
@@ -264,7 +261,7 @@ impl One<'_> {
     /// An update that comes after the one that is awaited. Once that one is overdue, the phone
     /// is told again: it may not have understood.
     fn out_of_turn(&mut self, awaited: u64) -> Result<(), End> {
-        add(&self.counters.out_of_turn);
+        self.count(UpdateOutcome::OutOfTurn);
         self.inbox.out_of_turn += 1;
         if self.inbox.out_of_turn > OUT_OF_TURN_MAX {
             return Err(End::Flood);
@@ -278,10 +275,8 @@ impl One<'_> {
     }
 
     fn put_off(&mut self, seq: u64, wait: Duration, reason: RetryReason) -> Result<(), End> {
-        add(match reason {
-            RetryReason::KafkaBusy => &self.counters.busy,
-            RetryReason::RateLimited => &self.counters.limited,
-        });
+        self.count(UpdateOutcome::Retried);
+        self.intake.parts.metrics.retries.add(reason, 1);
         let is_early = self.now < self.inbox.retry_at;
         self.inbox.retry(seq, wait, reason, self.now);
         if is_early {
@@ -289,6 +284,10 @@ impl One<'_> {
         } else {
             Ok(())
         }
+    }
+
+    fn count(&self, outcome: UpdateOutcome) {
+        self.intake.parts.metrics.updates.add(outcome, 1);
     }
 
     /// Refuses what has no number, and so was not counted yet.
@@ -300,7 +299,7 @@ impl One<'_> {
     }
 
     fn answer(&mut self, refused: &Refused, seq: Option<u64>) -> Result<(), End> {
-        add(&self.counters.refused);
+        self.count(UpdateOutcome::Refused);
         self.inbox.answers.push(refused.to_text(seq));
         Ok(())
     }
