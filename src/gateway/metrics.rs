@@ -9,6 +9,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::access::Refusal;
+use super::intake::{End, RetryReason};
 use crate::telemetry::{
     Counters, Exposition, Gauges, Histogram, Label, ProcessMemory, SECONDS, openmetrics,
 };
@@ -87,17 +88,26 @@ pub enum UpdateOutcome {
     Retried,
     /// Was there before, so it was only acknowledged.
     Resent,
+    /// Came after one that was told to come again, and so comes again itself.
+    OutOfTurn,
 }
 
 impl Label for UpdateOutcome {
     const NAME: &'static str = "outcome";
-    const VALUES: &'static [Self] = &[Self::Accepted, Self::Refused, Self::Retried, Self::Resent];
+    const VALUES: &'static [Self] = &[
+        Self::Accepted,
+        Self::Refused,
+        Self::Retried,
+        Self::Resent,
+        Self::OutOfTurn,
+    ];
     fn text(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
             Self::Retried => "retried",
             Self::Resent => "resent",
+            Self::OutOfTurn => "out_of_turn",
         }
     }
 }
@@ -140,6 +150,10 @@ pub struct GatewaySeries {
     pub turned_away: Counters<TurnedAway>,
     /// `riderflow_gateway_updates_total{outcome}`
     pub updates: Counters<UpdateOutcome>,
+    /// `riderflow_gateway_retries_total{reason}`: times that a phone was told to come later.
+    pub retries: Counters<RetryReason>,
+    /// `riderflow_gateway_sockets_ended_total{end}`: phones' WebSockets, by why they ended.
+    pub sockets_ended: Counters<End>,
     /// `riderflow_gateway_acks_total`: acknowledgements sent, each for any number of updates.
     pub acks: Counter,
     /// `riderflow_gateway_produced_total`: updates that Kafka has.
@@ -187,6 +201,8 @@ impl GatewayMetrics {
             streams: Gauges::default(),
             turned_away: Counters::new(),
             updates: Counters::new(),
+            retries: Counters::new(),
+            sockets_ended: Counters::new(),
             acks: Counter::default(),
             produced: Counter::default(),
             produce_seconds: Histogram::new(SECONDS),
@@ -215,6 +231,10 @@ fn register(s: &GatewaySeries) -> Registry {
     registry.register("turned_away", help, s.turned_away.clone());
     let help = "Updates that phones sent, by what became of them";
     registry.register("updates", help, s.updates.clone());
+    let help = "Times that a phone was told to come again later";
+    registry.register("retries", help, s.retries.clone());
+    let help = "Phones' WebSockets, by why they ended";
+    registry.register("sockets_ended", help, s.sockets_ended.clone());
     registry.register("acks", "Acknowledgements sent to phones", s.acks.clone());
     registry.register("produced", "Updates that Kafka has", s.produced.clone());
     let help = "From an update's arrival until it is known to be in Kafka";
@@ -243,6 +263,8 @@ mod tests {
             .turned_away
             .add(TurnedAway::Token(Refusal::Expired), 2);
         metrics.updates.add(UpdateOutcome::Resent, 3);
+        metrics.retries.add(RetryReason::KafkaBusy, 7);
+        metrics.sockets_ended.add(End::TakenOver, 8);
         metrics.acks.inc_by(4);
         metrics.produced.inc_by(5);
         metrics.produce_seconds.observe(0.004);
@@ -258,6 +280,8 @@ mod tests {
             "riderflow_gateway_turned_away_total{reason=\"token_expired\"} 2",
             "riderflow_gateway_turned_away_total{reason=\"slow\"} 0",
             "riderflow_gateway_updates_total{outcome=\"resent\"} 3",
+            "riderflow_gateway_retries_total{reason=\"kafka_busy\"} 7",
+            "riderflow_gateway_sockets_ended_total{end=\"taken_over\"} 8",
             "riderflow_gateway_acks_total 4",
             "riderflow_gateway_produced_total 5",
             "riderflow_gateway_produce_seconds_count 1",

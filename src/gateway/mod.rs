@@ -23,6 +23,7 @@
 //! | `watched` | files that are read again when they change |
 
 pub mod access;
+pub mod intake;
 pub mod metrics;
 mod router;
 mod server;

@@ -1,0 +1,11 @@
+//! The gateway's way in, over real sockets and the real Kafka.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod frames;
+mod memory;
+mod outages;
+#[path = "../common/phone.rs"]
+mod phone;
+mod sessions;
+mod stand;
