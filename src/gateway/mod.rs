@@ -15,7 +15,8 @@
 //! | [`access`] | who may: tokens and what they grant |
 //! | `server` | the listening socket: TLS, caps, draining |
 //! | `intake` | phones' WebSockets, acknowledgements, the way into Kafka |
-//! | `live` | where everyone is now, and the streams that tell it |
+//! | [`live`] | where everyone is now, and the streams that tell it |
 //! | `pages` | the files that browsers load |
 
 pub mod access;
+pub mod live;
