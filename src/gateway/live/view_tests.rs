@@ -45,11 +45,26 @@ fn versions_of_an_order() {
     // What stands after these versions: status and driver of the open or ended order.
     for (versions, expected) in [
         (vec![(Placed, None)], Some((Placed, None))),
-        (vec![(Placed, None), (Assigned, Some(1))], Some((Assigned, Some(1)))),
-        (vec![(Assigned, Some(1)), (Assigned, Some(2))], Some((Assigned, Some(2)))),
-        (vec![(Assigned, Some(1)), (Placed, None)], Some((Placed, None))),
-        (vec![(PickedUp, Some(1)), (Delivered, None)], Some((Delivered, Some(1)))),
-        (vec![(PickedUp, Some(1)), (Cancelled, Some(2))], Some((Cancelled, Some(2)))),
+        (
+            vec![(Placed, None), (Assigned, Some(1))],
+            Some((Assigned, Some(1))),
+        ),
+        (
+            vec![(Assigned, Some(1)), (Assigned, Some(2))],
+            Some((Assigned, Some(2))),
+        ),
+        (
+            vec![(Assigned, Some(1)), (Placed, None)],
+            Some((Placed, None)),
+        ),
+        (
+            vec![(PickedUp, Some(1)), (Delivered, None)],
+            Some((Delivered, Some(1))),
+        ),
+        (
+            vec![(PickedUp, Some(1)), (Cancelled, Some(2))],
+            Some((Cancelled, Some(2))),
+        ),
         (
             vec![(PickedUp, Some(1)), (Delivered, None), (Assigned, Some(1))],
             Some((Delivered, Some(1))),
@@ -71,7 +86,11 @@ fn versions_of_an_order() {
 fn a_removed_order_is_gone_at_once_and_may_begin_anew() {
     let mut view = view();
     take(&mut view, T0, [order("o", Delivered, Some(1), T0)]);
-    take(&mut view, T0, [removal("o", T0), order("o", Assigned, Some(2), T0)]);
+    take(
+        &mut view,
+        T0,
+        [removal("o", T0), order("o", Assigned, Some(2), T0)],
+    );
     assert!(view.order(&id("o")).is_some());
     let touched = take(&mut view, T0, [removal("o", T0)]);
     assert!(view.order(&id("o")).is_none());
@@ -83,7 +102,14 @@ fn a_removed_order_is_gone_at_once_and_may_begin_anew() {
 #[test]
 fn an_ended_order_stays_a_minute() {
     let mut view = view();
-    take(&mut view, T0, [order("o", PickedUp, Some(1), T0), order("o", Delivered, None, T0)]);
+    take(
+        &mut view,
+        T0,
+        [
+            order("o", PickedUp, Some(1), T0),
+            order("o", Delivered, None, T0),
+        ],
+    );
     let mut touched = Touched::default();
     view.sweep(T0 + ENDED_STAYS_MS, &mut touched);
     assert!(view.order(&id("o")).is_some());
@@ -94,7 +120,10 @@ fn an_ended_order_stays_a_minute() {
     take(&mut view, T0, [order("o", Assigned, Some(1), T0 + 90_000)]);
     assert!(view.order(&id("o")).is_none());
     // One that was over long before this gateway saw it leaves at once.
-    let long_ago = [order("p", PickedUp, Some(1), T0), order("p", Delivered, None, T0)];
+    let long_ago = [
+        order("p", PickedUp, Some(1), T0),
+        order("p", Delivered, None, T0),
+    ];
     take(&mut view, T0 + 3_600_000, long_ago);
     assert!(view.order(&id("p")).is_none());
 }
@@ -111,7 +140,10 @@ fn a_fix_touches_the_orders_of_its_driver_and_the_place_it_goes_to() {
     take(&mut view, T0, orders);
     let touched = take(&mut view, T0, [fix(1, at(77.0, 12.0), T0)]);
     assert_eq!(touched.orders, [id("a"), id("b")].into_iter().collect());
-    assert_eq!(touched.places, ["r".into(), "c".into()].into_iter().collect());
+    assert_eq!(
+        touched.places,
+        ["r".into(), "c".into()].into_iter().collect()
+    );
     let touched = take(&mut view, T0, [fix(2, at(77.0, 12.0), T0)]);
     assert_eq!(touched.places, ["r".into()].into_iter().collect());
     let touched = take(&mut view, T0, [fix(3, at(77.0, 12.0), T0)]);
@@ -133,22 +165,62 @@ fn what_a_place_sees() {
     let stories: [(Story<'_>, State, State); 14] = [
         ((Placed, 1, &[]), State::Waiting, State::Waiting),
         ((Assigned, 1, &[]), State::Coming, State::Waiting),
-        ((Assigned, 1, &[(AgentNear, P, 1)]), State::Near, State::Waiting),
-        ((Assigned, 2, &[(AgentNear, P, 1)]), State::Coming, State::Waiting),
-        ((Assigned, 1, &[(AgentNear, P, 1), (AgentArrived, P, 1)]), State::Arrived, State::Waiting),
+        (
+            (Assigned, 1, &[(AgentNear, P, 1)]),
+            State::Near,
+            State::Waiting,
+        ),
+        (
+            (Assigned, 2, &[(AgentNear, P, 1)]),
+            State::Coming,
+            State::Waiting,
+        ),
+        (
+            (Assigned, 1, &[(AgentNear, P, 1), (AgentArrived, P, 1)]),
+            State::Arrived,
+            State::Waiting,
+        ),
         (
             (Assigned, 1, &[(AgentArrived, P, 1), (AgentDeparted, P, 1)]),
             State::Departed,
             State::Waiting,
         ),
         ((PickedUp, 1, &[]), State::PickedUp, State::Coming),
-        ((PickedUp, 1, &[(AgentArrived, P, 1)]), State::PickedUp, State::Coming),
-        ((PickedUp, 1, &[(AgentDeparted, P, 1)]), State::Departed, State::Coming),
-        ((PickedUp, 1, &[(AgentNear, D, 1)]), State::PickedUp, State::Near),
-        ((PickedUp, 1, &[(AgentDeparted, P, 1), (AgentNear, D, 1)]), State::Departed, State::Near),
-        ((PickedUp, 1, &[(AgentNear, D, 1), (AgentArrived, D, 1)]), State::PickedUp, State::Arrived),
-        ((Delivered, 1, &[(AgentArrived, D, 1)]), State::Ended, State::Ended),
-        ((Cancelled, 1, &[(AgentNear, P, 1)]), State::Ended, State::Ended),
+        (
+            (PickedUp, 1, &[(AgentArrived, P, 1)]),
+            State::PickedUp,
+            State::Coming,
+        ),
+        (
+            (PickedUp, 1, &[(AgentDeparted, P, 1)]),
+            State::Departed,
+            State::Coming,
+        ),
+        (
+            (PickedUp, 1, &[(AgentNear, D, 1)]),
+            State::PickedUp,
+            State::Near,
+        ),
+        (
+            (PickedUp, 1, &[(AgentDeparted, P, 1), (AgentNear, D, 1)]),
+            State::Departed,
+            State::Near,
+        ),
+        (
+            (PickedUp, 1, &[(AgentNear, D, 1), (AgentArrived, D, 1)]),
+            State::PickedUp,
+            State::Arrived,
+        ),
+        (
+            (Delivered, 1, &[(AgentArrived, D, 1)]),
+            State::Ended,
+            State::Ended,
+        ),
+        (
+            (Cancelled, 1, &[(AgentNear, P, 1)]),
+            State::Ended,
+            State::Ended,
+        ),
     ];
     for ((status, driver, events), at_pickup, at_dropoff) in stories {
         let mut view = view();
@@ -161,7 +233,11 @@ fn what_a_place_sees() {
         }
         let followed = view.order(&id("o")).expect("known");
         let seen = (followed.state(P).0, followed.state(D).0);
-        assert_eq!(seen, (at_pickup, at_dropoff), "{status:?} {driver} {events:?}");
+        assert_eq!(
+            seen,
+            (at_pickup, at_dropoff),
+            "{status:?} {driver} {events:?}"
+        );
     }
 }
 
@@ -191,7 +267,14 @@ fn what_is_told_before_its_order_is_known_waits_for_it_but_not_for_ever() {
     take(&mut view, T0, [near()]);
     assert_eq!(view.order(&id("o")).map(|it| it.events().count()), Some(1));
     assert_eq!(view.events().count(), 1);
-    take(&mut view, T0, [removal("o", T0), event(told(2, AgentNear, "o", None, 1, T0))]);
+    take(
+        &mut view,
+        T0,
+        [
+            removal("o", T0),
+            event(told(2, AgentNear, "o", None, 1, T0)),
+        ],
+    );
     view.sweep(T0 + 60_001, &mut Touched::default());
     take(&mut view, T0, [order("o", Assigned, Some(1), T0)]);
     assert_eq!(view.order(&id("o")).map(|it| it.events().count()), Some(0));
@@ -202,16 +285,25 @@ fn memory_of_events_is_bounded() {
     let mut view = view();
     take(&mut view, T0, [order("o", Assigned, Some(1), T0)]);
     let many = (0..1_000).map(|number| {
-        event(told(number, AgentNear, "o", Some(Leg::Pickup), 1, T0 + TimeMs::from(number)))
+        event(told(
+            number,
+            AgentNear,
+            "o",
+            Some(Leg::Pickup),
+            1,
+            T0 + TimeMs::from(number),
+        ))
     });
     take(&mut view, T0, many);
     let kept = view.order(&id("o")).expect("known").events();
     let kept: Vec<_> = kept.map(|(_, told)| told.at_ms - T0).collect();
-    assert_eq!(kept, (1_000 - EVENTS_KEPT as TimeMs..1_000).collect::<Vec<_>>());
+    assert_eq!(
+        kept,
+        (1_000 - EVENTS_KEPT as TimeMs..1_000).collect::<Vec<_>>()
+    );
     assert_eq!(view.events().count(), RING);
-    let orphans = (0..100_000).map(|number| {
-        event(told(number, AgentNear, &format!("x-{number}"), None, 1, T0))
-    });
+    let orphans = (0..100_000)
+        .map(|number| event(told(number, AgentNear, &format!("x-{number}"), None, 1, T0)));
     take(&mut view, T0, orphans);
     let known = (0..100_000).map(|number| order(&format!("x-{number}"), Placed, None, T0));
     take(&mut view, T0, known);
@@ -227,12 +319,20 @@ fn a_driver_unheard_of_for_an_hour_is_forgotten_and_its_room_used_again() {
     let mut view = view();
     let orders = [order("o", Assigned, Some(2), T0)];
     take(&mut view, T0, orders);
-    take(&mut view, T0, (1..=3).map(|driver| fix(driver, at(77.0, 12.0), T0)));
+    take(
+        &mut view,
+        T0,
+        (1..=3).map(|driver| fix(driver, at(77.0, 12.0), T0)),
+    );
     view.sweep_drivers(T0 + 3_600_001);
     let known = |view: &View| [1, 2, 3].map(|id| view.drivers().get(DriverId(id)).is_some());
     assert_eq!(known(&view), [false, true, false]);
     let later = T0 + 3_700_000;
-    take(&mut view, later, [1, 3].map(|driver| fix(driver, at(78.0, 12.0), later)));
+    take(
+        &mut view,
+        later,
+        [1, 3].map(|driver| fix(driver, at(78.0, 12.0), later)),
+    );
     assert_eq!(known(&view), [true; 3]);
     assert_eq!(view.drivers().part(0, usize::MAX / 2).0.count(), 3);
 }
@@ -243,7 +343,10 @@ fn shown(view: &View) -> Vec<String> {
         .map(|it| {
             let (speed, pace) = (it.speed(), it.pace());
             let orders = it.open_orders;
-            format!("{:?} {:?} {} {speed:?} {pace:?} {orders}", it.id, it.position, it.event_time_ms)
+            format!(
+                "{:?} {:?} {} {speed:?} {pace:?} {orders}",
+                it.id, it.position, it.event_time_ms
+            )
         })
         .collect();
     for number in 0..ORDERS {
@@ -253,7 +356,10 @@ fn shown(view: &View) -> Vec<String> {
         };
         let events: Vec<_> = it.events().map(|(_, told)| &told.id).collect();
         let states = (it.state(Leg::Pickup), it.state(Leg::Dropoff));
-        all.push(format!("{:?} {:?} {states:?} {events:?}", it.order, it.ended_ms));
+        all.push(format!(
+            "{:?} {:?} {states:?} {events:?}",
+            it.order, it.ended_ms
+        ));
     }
     for place in ["r", "c"] {
         let mut orders: Vec<_> = view.orders_at(place).map(|it| &it.order.id.0).collect();
@@ -276,9 +382,11 @@ enum Made {
 impl Made {
     fn record(&self) -> Record {
         match *self {
-            Self::Fix(driver, step, at_ms) => {
-                fix(driver, at(77.0 + f64::from(step) * 0.0001, 12.0), T0 + at_ms)
-            }
+            Self::Fix(driver, step, at_ms) => fix(
+                driver,
+                at(77.0 + f64::from(step) * 0.0001, 12.0),
+                T0 + at_ms,
+            ),
             Self::Version(number, kind, driver, at_ms) => {
                 let id = format!("o-{number}");
                 let status = [Placed, Assigned, PickedUp, Delivered, Cancelled];
@@ -291,8 +399,14 @@ impl Made {
             Self::Event(number, order, kind, pickup, driver, at_ms) => {
                 let kind = [AgentNear, AgentArrived, AgentDeparted][usize::from(kind)];
                 let leg = if pickup { Leg::Pickup } else { Leg::Dropoff };
-                let mut told =
-                    told(number, kind, &format!("o-{order}"), Some(leg), driver, T0 + at_ms);
+                let mut told = told(
+                    number,
+                    kind,
+                    &format!("o-{order}"),
+                    Some(leg),
+                    driver,
+                    T0 + at_ms,
+                );
                 told.partition = (driver % 2) as i32;
                 event(told)
             }
@@ -323,7 +437,9 @@ fn partitions() -> impl Strategy<Value = Vec<Vec<Made>>> {
         for partition in &mut all[2..] {
             partition.sort_by_key(|(at_ms, _)| *at_ms);
         }
-        let made = all.into_iter().map(|p| p.into_iter().map(|(_, made)| made).collect());
+        let made = all
+            .into_iter()
+            .map(|p| p.into_iter().map(|(_, made)| made).collect());
         made.collect()
     })
 }
@@ -341,7 +457,7 @@ proptest! {
             take(&mut one_by_one, now_ms, [made.record()]);
         }
         let mut mixed = view();
-        let mut next = [0; 6];
+        let mut next = [0usize; 6];
         let to_the_end = (0..6).map(|partition| (partition, usize::MAX));
         for (partition, count) in turns.into_iter().chain(to_the_end) {
             let all = &partitions[partition];
