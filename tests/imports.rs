@@ -42,7 +42,15 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "gateway",
-        &["wire", "model", "kafka", "geo", "config", "telemetry"],
+        &[
+            "wire",
+            "model",
+            "kafka",
+            "geo",
+            "config",
+            "telemetry",
+            "detect",
+        ],
     ),
     ("simulate", &["model", "wire", "kafka", "geo", "config"]),
     (

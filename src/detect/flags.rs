@@ -8,13 +8,16 @@ use crate::model::{Flag, Position, TimeMs, Update};
 
 /// Where a driver was, and when by event time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Spot {
-    pub(super) position: Position,
-    pub(super) event_time_ms: TimeMs,
+pub struct Spot {
+    /// Where.
+    pub position: Position,
+    /// When, ms since 1970.
+    pub event_time_ms: TimeMs,
 }
 
 impl Spot {
-    pub(super) fn of(update: &Update) -> Self {
+    /// Where an update says that the driver was.
+    pub fn of(update: &Update) -> Self {
         Self {
             position: update.position,
             event_time_ms: update.event_time_ms,
@@ -31,10 +34,11 @@ impl Spot {
 
 /// An update, judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) flag: Flag,
+pub struct Verdict {
+    /// What it is.
+    pub flag: Flag,
     /// It is `ok` because it goes on from a teleport: nobody knows the way there.
-    pub(super) jumped: bool,
+    pub jumped: bool,
 }
 
 impl Verdict {
@@ -48,7 +52,7 @@ impl Verdict {
 
 /// Judges an update by the driver's last `ok` one and the teleport since, if there was one;
 /// the first flag that applies.
-pub(super) fn judge(
+pub fn judge(
     last_ok: Option<Spot>,
     teleport: Option<Spot>,
     update: &Update,

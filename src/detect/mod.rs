@@ -70,6 +70,7 @@ mod state_tests;
 mod stay_tests;
 
 pub use detector::{Detector, Outputs};
+pub use flags::{Spot, Verdict, judge};
 pub use orders::{OrderBook, OrderStep};
 pub use rules::Rules;
 pub use state::{DriverState, OrderState};

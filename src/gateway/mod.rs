@@ -17,13 +17,14 @@
 //! | `shared` | what the parts are given: tokens, metrics, the wish to leave |
 //! | `server` | the listening socket: TLS, caps, draining |
 //! | `intake` | phones' WebSockets, acknowledgements, the way into Kafka |
-//! | `live` | where everyone is now, and the streams that tell it |
+//! | [`live`] | where everyone is now, and the streams that tell it |
 //! | `pages` | the files that browsers load |
 //! | `router` | the parts, put together |
 //! | `watched` | files that are read again when they change |
 
 pub mod access;
 pub mod intake;
+pub mod live;
 pub mod metrics;
 mod router;
 mod server;

@@ -1,8 +1,9 @@
 //! Everything that speaks to Kafka, and the only module that uses rdkafka.
 //!
 //! Owns reading by hand assignment ([`Reader`]), the epoch's transaction ([`Committer`]),
-//! reading the epoch log back, the gateway's records with receipts ([`Outlet`]), telling lag tools how far the job is ([`Progress`]), and whether
-//! one runs ([`Presence`]).
+//! reading the epoch log back, the gateway's records with receipts ([`Outlet`]), following live
+//! what a gateway shows ([`Follower`]), telling lag tools how far the job is ([`Progress`]), and
+//! whether one runs ([`Presence`]).
 //! Never decides what an event is; the job never lets a consumer group assign its partitions.
 //! For the tools there are [`producer`], [`group`] and [`routing`].
 
@@ -10,6 +11,7 @@ pub mod admin;
 mod client;
 mod committer;
 mod epoch_log;
+mod follower;
 pub mod group;
 mod history;
 mod outlet;
@@ -23,6 +25,7 @@ pub mod routing;
 pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
 pub use epoch_log::{epoch_log_topic, greatest_generation, log_end, read_epoch_log};
+pub use follower::{Followed, Follower, PAST_OFFSETS, SEQ_HEADER, Seen};
 pub use history::{PastRecord, read_to_end};
 pub use outlet::{Outgoing, Outlet, Receipt, SendError, Settings as OutletSettings};
 pub use presence::{JobSeen, Presence, SEEN_AFTER_DEATH, jobs_seen};

@@ -1,0 +1,324 @@
+//! Where everyone is now, and the streams that tell it.
+//!
+//! ```text
+//! Kafka ── follower ──▶ feed ── batches ──▶ view ◀── what is new? ── streams ──▶ sockets
+//!                         └── touched ──▶ hub ──── wake ────────────────┘
+//! ```
+//!
+//! Owns one view of orders, drivers, places and fences, and all Server-Sent Events. Promises
+//! that a stream tells what its grant names and nothing else: an order that is unknown, has
+//! ended or is another's answers alike; that the whole comes first and then what is new, made
+//! from the view when the socket takes it, so that the latest wins and a reader that never
+//! reads costs no more than one piece; that an idle stream costs nothing but its heartbeat.
+//! Never writes to Kafka, and never decides what an event is.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `feed` | the thread between Kafka and the view |
+//! | `view`, `drivers`, `orders`, `fences`, `told` | what is known |
+//! | `hub` | who waits for what |
+//! | `order`, `place`, `fleet` | what the three streams say |
+//! | `shown`, `bbox`, `sse` | how they say it |
+
+mod bbox;
+mod drivers;
+mod feed;
+mod fences;
+mod fleet;
+mod hub;
+mod order;
+mod orders;
+mod place;
+mod shown;
+mod sse;
+#[cfg(test)]
+mod streams_tests;
+#[cfg(test)]
+mod testing;
+mod told;
+mod view;
+#[cfg(test)]
+mod view_tests;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use compact_str::CompactString;
+use tokio::sync::watch;
+
+use self::bbox::Bbox;
+use self::feed::Feed;
+use self::fleet::FleetTeller;
+use self::hub::{Hub, Watched};
+use self::order::OrderTeller;
+use self::place::PlaceTeller;
+use self::view::View;
+use super::access::{Access, Grant, Subject};
+use crate::config::Pipeline;
+use crate::detect::Rules;
+use crate::model::{DriverId, OrderId, TimeMs};
+use crate::wire::Limits;
+
+/// Told of each update that came through a gateway: driver, session, number in it. It is
+/// called by the thread that feeds the view, so it must not wait.
+pub type SeqHook = Box<dyn FnMut(DriverId, &str, u64) + Send>;
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The system has no thread left.
+    #[error("could not start the thread that follows Kafka: {0}; raise the limit on threads")]
+    Thread(std::io::Error),
+}
+
+/// What streams and the feed share.
+struct Shared {
+    view: Mutex<View>,
+    hub: Arc<Hub>,
+    access: Arc<Access>,
+    ending: watch::Receiver<bool>,
+    ready: AtomicBool,
+    streams: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// Held for as short a time as can be. A panic of one holder leaves it whole enough: each
+    /// record is taken by itself.
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One more, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The live view of one gateway, fed by a thread that ends when this is dropped.
+pub struct Live {
+    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("is_ready", &self.is_ready())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Begins to follow the pipeline's Kafka, which need not be there yet. All streams end
+    /// when `ending` turns true. `seen_seq` hears of each update that a gateway numbered.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn start(
+        pipeline: &Pipeline,
+        access: Arc<Access>,
+        ending: watch::Receiver<bool>,
+        seen_seq: SeqHook,
+    ) -> Result<Self, LiveError> {
+        let rules = Rules {
+            max_speed_mps: pipeline.updates.max_speed_mps,
+            max_accuracy_m: pipeline.updates.max_accuracy_m,
+            ..Rules::default()
+        };
+        let shared = Arc::new(Shared {
+            view: Mutex::new(View::new(rules)),
+            hub: Arc::default(),
+            access,
+            ending,
+            ready: AtomicBool::new(false),
+            streams: Arc::default(),
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let feed = Feed {
+            shared: Arc::clone(&shared),
+            brokers: pipeline.kafka.brokers.clone(),
+            limits: Limits {
+                max_bytes: pipeline.updates.max_bytes,
+                future_limit_ms: (pipeline.updates.future_limit_s * 1000.0) as TimeMs,
+            },
+            seen_seq,
+            stop: Arc::clone(&stop),
+        };
+        let thread = std::thread::Builder::new()
+            .name("live-feed".into())
+            .spawn(move || feed.run())
+            .map_err(LiveError::Thread)?;
+        Ok(Self {
+            shared,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether the view has caught up with Kafka as it was at the start. Until then streams
+    /// are refused with 503.
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Acquire)
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.shared.streams.load(Ordering::Relaxed)
+    }
+
+    /// How many drivers and orders the view knows.
+    pub fn known(&self) -> (usize, usize) {
+        self.shared.view().counts()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been told by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The three streams.
+pub fn routes(live: Arc<Live>) -> Router {
+    Router::new()
+        .route("/v1/orders/{id}/live", get(order_live))
+        .route("/v1/places/{place}/live", get(place_live))
+        .route("/v1/fleet/live", get(fleet_live))
+        .with_state(live)
+}
+
+async fn order_live(
+    State(live): State<Arc<Live>>,
+    path: Result<Path<CompactString>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let id = path.ok().map(|Path(id)| OrderId(id));
+    let wanted = id.clone().map(Subject::Order);
+    let grant = match admit(&live, &headers, wanted.as_ref()) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal,
+    };
+    // Watched before it is looked at: what comes in between wakes the stream.
+    let Some(id) = id else { return not_found() };
+    let watcher = live.shared.hub.watch(Watched::Order(id.clone()));
+    let is_open =
+        (live.shared.view().order(&id)).is_some_and(|followed| !followed.order.status.is_ended());
+    if !is_open {
+        return not_found();
+    }
+    let after = headers.get("last-event-id");
+    let after = after.map(|id| id.as_bytes().to_vec());
+    let teller = OrderTeller::new(id, after);
+    sse::stream(&live.shared, Some(watcher), grant.expires_at_ms, teller)
+}
+
+async fn place_live(
+    State(live): State<Arc<Live>>,
+    path: Result<Path<CompactString>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let place = path.ok().map(|Path(place)| place);
+    let wanted = place.clone().map(Subject::Place);
+    let grant = match admit(&live, &headers, wanted.as_ref()) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal,
+    };
+    let Some(place) = place else {
+        return not_found();
+    };
+    // A place without orders is a place that waits for some.
+    let watcher = live.shared.hub.watch(Watched::Place(place.clone()));
+    let teller = PlaceTeller::new(place);
+    sse::stream(&live.shared, Some(watcher), grant.expires_at_ms, teller)
+}
+
+async fn fleet_live(
+    State(live): State<Arc<Live>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let grant = match admit(&live, &headers, Some(&Subject::Fleet)) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal,
+    };
+    let query = query.unwrap_or_default();
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let bbox = pairs.find(|(name, _)| name == "bbox");
+    let bbox = match bbox {
+        Some((_, text)) => Bbox::parse(&text),
+        None => Err("it is missing: write bbox=west,south,east,north".into()),
+    };
+    match bbox {
+        Ok(bbox) => {
+            let teller = FleetTeller::new(bbox);
+            sse::stream(&live.shared, None, grant.expires_at_ms, teller)
+        }
+        Err(detail) => {
+            let body = serde_json::json!({
+                "error": "bad_parameter", "parameter": "bbox", "detail": detail,
+            });
+            answer(StatusCode::BAD_REQUEST, body.to_string())
+        }
+    }
+}
+
+/// Lets a request in whose token names what it wants. Without a good token that is 401; with
+/// another's, the same 404 as for what is not there.
+fn admit(live: &Live, headers: &HeaderMap, wanted: Option<&Subject>) -> Result<Grant, Response> {
+    let grant = (live.shared.access.grant(headers)).map_err(IntoResponse::into_response)?;
+    if wanted != Some(&grant.subject) {
+        return Err(not_found());
+    }
+    if !live.is_ready() {
+        let body = r#"{"error":"starting","detail":"the gateway is still reading what Kafka has; try again in a second"}"#;
+        let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, body.to_owned());
+        let second = axum::http::HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, second);
+        return Err(response);
+    }
+    Ok(grant)
+}
+
+/// The one answer to what is unknown, has ended, or is another's.
+fn not_found() -> Response {
+    answer(StatusCode::NOT_FOUND, r#"{"error":"not_found"}"#.to_owned())
+}
+
+fn answer(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, body).into_response()
+}
+
+fn wall_clock_ms() -> TimeMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as TimeMs)
+}
