@@ -102,11 +102,6 @@ export class Mover {
     return !this.#settled;
   }
 
-  /** Where the marker comes to rest: the newest fix. */
-  rest() {
-    return this.#to;
-  }
-
   /** Where to show the driver: `{longitude, latitude, heading|null}`, or null before any fix. */
   at(nowMs) {
     if (!this.#to) return null;

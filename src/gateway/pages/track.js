@@ -1,9 +1,10 @@
 // The customer's page: one order, live. Wires the stream to the words, the marker and the map.
 
+import { prefersLessMotion } from "./basemap.js";
 import { agoText, clockText, eventType } from "./format.js";
 import { Mover } from "./motion.js";
 import { LiveStream, tokenFromFragment } from "./sse.js";
-import { STEPS, describe, eventText, facts } from "./track_state.js";
+import { STEPS, band, describe, eventText, pickupName } from "./track_state.js";
 import { TrackMap } from "./track_map.js";
 
 const root = document.documentElement;
@@ -25,7 +26,7 @@ function takePosition(message, jump) {
   view.eta_s = message.eta_s;
   if (!message.agent) {
     mover = new Mover();
-  } else if (mover.take(message.agent, performance.now(), jump)) {
+  } else if (mover.take(message.agent, performance.now(), jump || prefersLessMotion())) {
     root.dataset.fixAt = message.agent.at;
     map?.tookFix(message.agent, jump);
   }
@@ -103,17 +104,12 @@ function renderSteps(step) {
   }));
 }
 
-function renderPairs(list, pairs) {
-  const key = JSON.stringify(pairs);
-  if (list.dataset.key === key) return;
-  list.dataset.key = key;
-  list.hidden = pairs.length === 0;
-  list.replaceChildren(...pairs.map(([term, text]) => {
-    const pair = document.createElement("div");
-    pair.append(Object.assign(document.createElement("dt"), { textContent: term }));
-    pair.append(Object.assign(document.createElement("dd"), { textContent: text, className: "number" }));
-    return pair;
-  }));
+function renderBand(shown) {
+  $("band").hidden = shown === null;
+  if (shown === null) return;
+  setText($("band-label"), shown.label);
+  setText($("band-main"), shown.main);
+  setText($("band-side"), shown.side);
 }
 
 function renderTimeline() {
@@ -142,17 +138,16 @@ function render() {
   const stale = mover.isStale(now);
   const ageMs = mover.ageMs(now);
   const told = describe(view, { moving: mover.moving, stale, ageMs });
-  Object.assign(root.dataset, { state: told.state, target: view.target ?? "", order: view.order?.status ?? "" });
+  Object.assign(root.dataset, { state: told.state, target: view.target ?? "", order: view.order?.status ?? "", ended: view.ended ?? "" });
   $("card").setAttribute("aria-busy", "false");
   setText($("title"), told.title);
   setText($("detail"), told.detail);
-  $("eta").hidden = told.eta === null;
-  if (told.eta !== null) setText($("eta-value"), told.eta);
+  setText($("order"), view.order?.pickup?.place ? `${orderId} · ${pickupName(view.order)}` : orderId);
+  renderBand(band(view, told));
   renderSteps(told.step);
   $("steps").hidden = ["cancelled", "removed", "expired"].includes(view.ended);
-  renderPairs($("facts"), facts(view, { stale }));
   renderTimeline();
-  const seen = told.seen ?? (mover.newest && !view.ended ? `Position updated ${agoText(ageMs)}` : null);
+  const seen = mover.newest && !view.ended && !stale ? `Position updated ${agoText(ageMs)}` : null;
   $("seen").hidden = seen === null;
   if (seen !== null) setText($("seen"), seen);
   const shownLink = view.ended ? "ended" : link === "live" && stale ? "stale" : link;
@@ -202,6 +197,7 @@ function start() {
     },
   });
   setInterval(render, 500);
+  $("events").open = matchMedia("(min-width: 760px)").matches;
   TrackMap.open($("map"), $("recenter"), () => mover).then((opened) => {
     root.dataset.webgl = opened ? "yes" : "no";
     if (!opened) {

@@ -177,8 +177,7 @@ export class TrackMap {
     requestAnimationFrame(() => this.#tick());
     const mover = this.#mover();
     if (!this.#agent || !mover.isGliding()) return;
-    let at = mover.at(performance.now());
-    if (prefersLessMotion() && mover.newest) at = { ...at, ...mover.rest() };
+    const at = mover.at(performance.now());
     this.#agent.setLngLat([at.longitude, at.latitude]);
     const turn = at.heading === null ? "" : `rotate(${at.heading} 24 24)`;
     for (const part of this.#turning) {

@@ -5,7 +5,7 @@ import { distanceText, durationText, etaText, eventType, placeName } from "./for
 /** Within this distance of the drop-off a driver is arriving, m. */
 const ARRIVING_M = 500;
 
-export const STEPS = ["Placed", "Driver assigned", "Picked up", "Delivered"];
+export const STEPS = ["Placed", "Assigned", "Picked up", "Delivered"];
 const STEP_OF = { placed: 0, assigned: 1, picked_up: 2, delivered: 3 };
 
 const TOLD = {
@@ -105,16 +105,17 @@ function describeEnd(status, { order }) {
   };
 }
 
-/** What the map shows, in words: `[term, text]` pairs. */
-export function facts(view, { stale = false } = {}) {
-  const { order, agent, target } = view;
-  const pairs = [];
-  const from = order?.pickup?.place ? placeName(order.pickup.place) : null;
-  if (from) pairs.push(["From", from]);
+/**
+ * The one line that a customer looks for: `{label, main, side}`, or null when there is nothing
+ * to say. What is old is said to be old, and gives no time of arrival.
+ */
+export function band(view, told) {
+  if (view.ended || !view.agent || told.state === "arrived") return null;
+  const where = view.target === "dropoff" ? "to you" : "to the pickup";
   const distance = distanceText(view.distance_m);
-  if (agent && target && distance) {
-    const where = target === "dropoff" ? "to you" : `to ${pickupName(order)}`;
-    pairs.push([stale ? "Last distance" : "Distance", `${distance} ${where}`]);
+  if (told.state === "stale") {
+    return { label: "", main: told.seen, side: distance ? `then ${distance} away` : "" };
   }
-  return pairs;
+  if (told.eta) return { label: "Estimated time: ", main: told.eta, side: distance ? `${distance} ${where}` : "" };
+  return distance ? { label: "Distance: ", main: distance, side: where } : null;
 }
