@@ -99,7 +99,7 @@ export class LiveStream {
     this.#options = { onEvent() {}, onState() {}, ...options };
     addEventListener("online", this.#wake);
     document.addEventListener("visibilitychange", this.#wake);
-    this.#connect();
+    queueMicrotask(() => { if (!this.#closed) this.#connect(); });
   }
 
   close() {

@@ -3,6 +3,7 @@
 import { prefersLessMotion } from "./basemap.js";
 import { agoText, clockText, eventType } from "./format.js";
 import { Mover } from "./motion.js";
+import { refusalPage } from "./plain.js";
 import { LiveStream, tokenFromFragment } from "./sse.js";
 import { STEPS, band, describe, eventText, pickupName } from "./track_state.js";
 import { TrackMap } from "./track_map.js";
@@ -68,16 +69,8 @@ function end(status) {
 
 /** The plain page for a link that opens nothing. */
 function refuse(title, detail) {
-  root.dataset.state = "refused";
-  document.title = title;
-  const plain = document.createElement("main");
-  plain.className = "plain";
-  plain.innerHTML = '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" aria-hidden="true"><path d="M9.5 14.5l5-5M11 6.5l1.3-1.3a4.2 4.2 0 0 1 6 6L17 12.5M13 17.5l-1.3 1.3a4.2 4.2 0 0 1-6-6L7 11.5M4 4l16 16"/></svg>';
-  plain.append(Object.assign(document.createElement("h1"), { textContent: title }));
-  plain.append(Object.assign(document.createElement("p"), { textContent: detail }));
   map?.end();
-  document.body.replaceChildren(plain, $("spoken"));
-  say(`${title}. ${detail}`);
+  refusalPage(title, detail);
 }
 
 function say(text) {
@@ -132,6 +125,7 @@ function renderTimeline() {
 let link = "connecting";
 
 function render() {
+  if (root.dataset.state === "refused") return;
   root.dataset.link = link;
   if (!view) return;
   const now = performance.now();
