@@ -19,3 +19,4 @@
 //! | `pages` | the files that browsers load |
 
 pub mod access;
+mod pages;
