@@ -26,6 +26,7 @@ pub mod access;
 pub mod intake;
 pub mod live;
 pub mod metrics;
+mod pages;
 mod router;
 mod server;
 mod shared;
