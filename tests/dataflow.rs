@@ -68,6 +68,7 @@ impl RecordReader for Replay {
                 timestamp_ms: stored.timestamp_ms,
                 key: Some(&stored.key),
                 value: stored.value.as_deref(),
+                sequence: stored.sequence.as_deref(),
             }));
         }
         if records.is_empty() && self.ended.insert(partition) {
@@ -232,6 +233,7 @@ impl Snapshot {
             fences: of(Kind::Fences, false),
             orders: of(Kind::Orders, true),
             drivers: of(Kind::Drivers, true),
+            sessions: of(Kind::Sessions, true),
             trails: of(Kind::Trails, true),
             cells: of(Kind::Cells, true),
         }

@@ -2,6 +2,7 @@
 //!
 //! One reader serves one input, since the end of a partition is told by its number alone.
 
+use std::ffi::CStr;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,8 +11,12 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config, reading_config};
+use super::header::last_header;
 use crate::epoch::{Polled, Record, RecordReader};
 use crate::model::{Input, Source};
+
+/// [`crate::wire::SEQUENCE_HEADER`], as librdkafka takes it.
+const SEQUENCE: &CStr = c"rf-seq";
 
 /// What stops a reader for good.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +139,10 @@ impl RecordReader for Reader {
                     timestamp_ms: message.timestamp().to_millis().unwrap_or(0).max(0),
                     key: message.key(),
                     value: message.payload(),
+                    sequence: match self.input {
+                        Input::Updates => last_header(&message, SEQUENCE),
+                        Input::Orders | Input::Geofences => None,
+                    },
                 })),
                 Some(Err(ClientError::PartitionEOF(partition))) => {
                     visit(Polled::End { partition });
@@ -181,5 +190,15 @@ fn refuse_or_go_on(input: Input, error: ClientError) -> Result<(), ReadError> {
             tracing::warn!(target: "kafka", "reading {}: {error}; going on", input.topic());
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_the_one_that_is_published() {
+        assert_eq!(SEQUENCE.to_str(), Ok(crate::wire::SEQUENCE_HEADER));
     }
 }

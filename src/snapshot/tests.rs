@@ -382,14 +382,14 @@ fn a_newer_format_is_told_from_damage() {
     store.write(&taken(0), None, Vec::new()).unwrap();
     // As any later build would write it: the outer object never changes.
     let body = r#"{"version":"9.1.0","what":["a","later","build","has"]}"#;
-    let checksum = XxHash3_64::oneshot_with_seed(2, body.as_bytes());
-    let text = format!(r#"{{"format":2,"checksum":{checksum},"snapshot":{body}}}"#);
+    let checksum = XxHash3_64::oneshot_with_seed(3, body.as_bytes());
+    let text = format!(r#"{{"format":3,"checksum":{checksum},"snapshot":{body}}}"#);
     std::fs::write(file(folder.path(), 0, "manifest"), text).unwrap();
     let error = store.manifest(id(0)).unwrap_err();
     assert!(matches!(error, SnapshotError::Newer { .. }), "{error}");
     let error = error.to_string();
     assert!(
-        error.contains("has format 2, written by riderflow 9.1.0, and this build reads format 1"),
+        error.contains("has format 3, written by riderflow 9.1.0, and this build reads format 2"),
         "{error}"
     );
 }
