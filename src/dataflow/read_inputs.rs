@@ -231,13 +231,14 @@ impl Outboxes {
         };
         let outcome = match record.source.input {
             Input::Updates => {
-                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits)
-                    .map(|update| {
+                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits).map(
+                    |update| {
                         if let Some(header) = record.sequence {
                             self.number(header, epoch, &update);
                         }
                         self.updates.push(epoch, update);
-                    })
+                    },
+                )
             }
             Input::Orders => {
                 wire::decode_order(record.key, record.value, place, record.timestamp_ms)

@@ -65,12 +65,22 @@ mod tests {
         let expected = [true, true, false, false, true, true, false, true];
         assert_eq!(taken(&mut sessions, &records), expected);
         let most = i64::MAX as u64;
-        assert_eq!(taken(&mut sessions, &[(0, 9, most), (0, 9, most)]), [true, false]);
+        assert_eq!(
+            taken(&mut sessions, &[(0, 9, most), (0, 9, most)]),
+            [true, false]
+        );
     }
 
     #[test]
     fn partitions_and_sessions_have_numbers_of_their_own() {
-        let records = [(0, 9, 5), (1, 9, 5), (0, 8, 5), (0, 9, 5), (1, 9, 5), (0, 8, 6)];
+        let records = [
+            (0, 9, 5),
+            (1, 9, 5),
+            (0, 8, 5),
+            (0, 9, 5),
+            (1, 9, 5),
+            (0, 8, 6),
+        ];
         let expected = [true, true, true, false, false, true];
         assert_eq!(taken(&mut Vec::new(), &records), expected);
     }

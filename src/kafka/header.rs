@@ -23,9 +23,7 @@ pub(super) fn last_header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> 
     let (mut value, mut length) = (std::ptr::null(), 0);
     let name = name.as_ptr();
     // SAFETY: `headers` was just given, and `name` ends with a zero.
-    let code = unsafe {
-        rd_kafka_header_get_last(headers, name, &raw mut value, &raw mut length)
-    };
+    let code = unsafe { rd_kafka_header_get_last(headers, name, &raw mut value, &raw mut length) };
     if !is_there(code) || value.is_null() {
         return None;
     }

@@ -411,6 +411,47 @@ fn a_format_1_snapshot_is_readable_for_ever() {
     assert_eq!(entries, [(5, Some(50)), (261, None)]);
 }
 
+#[test]
+fn a_chain_goes_on_from_format_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let place = file(folder.path(), 0, "manifest");
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(&place, FORMAT_1_MANIFEST).unwrap();
+    std::fs::write(file(folder.path(), 0, "state"), FORMAT_1_STATE).unwrap();
+    let before = store.manifest(id(0)).unwrap();
+    assert!(!before.bases.contains_key(&Kind::Sessions));
+    // What it had was whole in the first snapshot and is so in the next 31 again.
+    let mark = Mark {
+        sequence: 1,
+        whole: false,
+    };
+    let of = |kind: Kind, group: u64, entry: Entry| {
+        let mut parts = Parts::new(kind, mark);
+        parts.add(group, &entry);
+        parts.finish(|_| true)
+    };
+    let mut parts = of(Kind::Sessions, 5, (5, Some(1)));
+    for kind in before.bases.keys() {
+        parts.extend(of(*kind, 5, (5, Some(51))));
+    }
+    let manifest = store.write(&taken(1), Some(&before), parts).unwrap();
+    assert_eq!(store.manifest(id(1)).unwrap(), manifest);
+    let loaded = store.load(&manifest).unwrap();
+    let entries = |kind| {
+        let mut entries: Vec<Entry> = Vec::new();
+        for part in loaded.parts(kind, 5) {
+            part.entries(|entry| entries.push(entry)).unwrap();
+        }
+        entries
+    };
+    assert_eq!(entries(Kind::Sessions), [(5, Some(1))]);
+    assert_eq!(
+        entries(Kind::Drivers),
+        [(5, Some(50)), (261, None), (5, Some(51))]
+    );
+}
+
 const FORMAT_1_MANIFEST: &[u8] = include_bytes!("testdata/format-1-manifest.json");
 const FORMAT_1_STATE: &[u8] = include_bytes!("testdata/format-1-state");
 

@@ -29,7 +29,8 @@ pub use event::{CE_SPECVERSION, CONTENT_TYPE, EncodedEvent, ce_source, ce_type, 
 pub use fence::{decode_fence, encode_fence};
 pub use order::{decode_order, encode_order};
 pub use sequence::{
-    MAX_SESSION_BYTES, SEQUENCE_HEADER, decode_sequence, encode_sequence, is_session, split_sequence,
+    MAX_SESSION_BYTES, SEQUENCE_HEADER, decode_sequence, encode_sequence, is_session,
+    split_sequence,
 };
 pub use update::{Limits, UpdateMessage, decode_update, encode_update};
 
