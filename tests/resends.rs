@@ -163,7 +163,7 @@ fn an_update_that_comes_again_after_a_crash_is_known() {
         wait_for_rows(&lab, expected.len());
         lab.wait_for_no_lag(name, LONG);
         if interval_s == 1 {
-            // The second that begins from now on has seen all of them, and the third names it.
+            // One of these began after the last row, and was named by a head before the last.
             let taken = || job.metric("riderflow_snapshot_seconds_count");
             let before = taken();
             wait_until(LONG, "snapshots are taken", || taken() >= before + 4.0);

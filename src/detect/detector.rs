@@ -189,6 +189,7 @@ impl Detector {
     }
 
     /// Takes an update's sign of life, and judges it or holds it.
+    #[inline]
     fn hear(&mut self, number: usize, update: Update, now_ms: TimeMs, out: &mut Outputs) {
         let place = update.place;
         self.catch_up(number, place, now_ms, out);

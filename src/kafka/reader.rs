@@ -2,7 +2,6 @@
 //!
 //! One reader serves one input, since the end of a partition is told by its number alone.
 
-use std::ffi::CStr;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -11,12 +10,9 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config, reading_config};
-use super::header::last_header;
+use super::header::sequence_of;
 use crate::epoch::{Polled, Record, RecordReader};
 use crate::model::{Input, Source};
-
-/// [`crate::wire::SEQUENCE_HEADER`], as librdkafka takes it.
-const SEQUENCE: &CStr = c"rf-seq";
 
 /// What stops a reader for good.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +136,7 @@ impl RecordReader for Reader {
                     key: message.key(),
                     value: message.payload(),
                     sequence: match self.input {
-                        Input::Updates => last_header(&message, SEQUENCE),
+                        Input::Updates => sequence_of(&message),
                         Input::Orders | Input::Geofences => None,
                     },
                 })),
@@ -190,15 +186,5 @@ fn refuse_or_go_on(input: Input, error: ClientError) -> Result<(), ReadError> {
             tracing::warn!(target: "kafka", "reading {}: {error}; going on", input.topic());
             Ok(())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_header_is_the_one_that_is_published() {
-        assert_eq!(SEQUENCE.to_str(), Ok(crate::wire::SEQUENCE_HEADER));
     }
 }
