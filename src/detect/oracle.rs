@@ -35,6 +35,9 @@ struct LegOf {
     departed: bool,
 }
 
+/// By partition and session: the last record, and the greatest number.
+type Sessions = BTreeMap<(i32, u64), (usize, u64)>;
+
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     fences: BTreeMap<u8, (Shape, Option<f64>)>,
@@ -47,8 +50,7 @@ pub(super) struct Oracle {
     heard: BTreeMap<u64, Start>,
     open_since: BTreeMap<u64, Start>,
     silent: BTreeSet<u64>,
-    /// By driver, partition and session: the last record, and the greatest number.
-    sessions: BTreeMap<u64, BTreeMap<(i32, u64), (usize, u64)>>,
+    sessions: BTreeMap<u64, Sessions>,
     pub(super) told: Vec<Told>,
     pub(super) flags: BTreeMap<usize, Flag>,
     /// Which records were resent.
