@@ -5,9 +5,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
+use std::path::Path;
 use std::time::Duration;
 
-use common::{Lab, Running, Sender, lab, now_ms, wait_until};
+use common::{Lab, Running, Sender, free_address, lab, now_ms, wait_until};
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     RD_KAFKA_MSG_F_COPY, rd_kafka_produceva, rd_kafka_vtype_t as Type,
@@ -111,10 +112,45 @@ fn assert_once(lab: &Lab, expected: &BTreeSet<String>) {
     assert!(lab.read_all("rider-updates-dead-letter").is_empty());
 }
 
-fn wait_for_resent(job: &Running, count: u64) {
+/// The job in so many processes, of one worker each.
+fn run(lab: &Lab, pipeline: &Path, processes: usize) -> Vec<Running> {
+    let hosts: String = (0..processes)
+        .map(|_| format!("{}\n", free_address()))
+        .collect();
+    let file = lab.folder().join("hosts");
+    std::fs::write(&file, hosts).expect("the hosts file is written");
+    let start = |process: usize| {
+        lab.run_with(pipeline, 1, |command| {
+            if processes > 1 {
+                command
+                    .args(["--processes", &processes.to_string()])
+                    .args(["--process", &process.to_string()])
+                    .arg("--hosts")
+                    .arg(&file);
+            }
+        })
+    };
+    (0..processes).map(start).collect()
+}
+
+/// The sum of a metric's series in all processes.
+fn sum(job: &[Running], metric: &str) -> f64 {
+    (job.iter())
+        .filter_map(|process| process.try_metric(metric))
+        .sum()
+}
+
+fn wait_for_resent(job: &[Running], count: u64) {
     wait_until(LONG, "resent updates are counted", || {
-        job.try_metric("riderflow_updates_resent_total") == Some(count as f64)
+        sum(job, "riderflow_updates_resent_total") == count as f64
     });
+}
+
+/// Each ends well.
+fn stop(job: Vec<Running>) {
+    for process in job {
+        assert_eq!(process.stop().code(), Some(0));
+    }
 }
 
 #[test]
@@ -124,7 +160,7 @@ fn an_update_that_comes_twice_is_one_row_and_one_event() {
     lab.init(&pipeline);
     let mut sender = lab.sender();
     add_fence(&mut sender);
-    let job = lab.run(&pipeline, 2);
+    let job = [lab.run(&pipeline, 2)];
     let start_ms = now_ms() - 1000 * PER_DRIVER as i64;
     // The second gateway begins anew where the phone had no answer, and goes on.
     let mut expected = send(&mut sender, 1..=12, start_ms);
@@ -142,16 +178,17 @@ fn an_update_that_comes_twice_is_one_row_and_one_event() {
     wait_for_rows(&lab, expected.len());
     wait_for_resent(&job, 8 * DRIVERS);
     lab.wait_for_no_lag("resent", LONG);
-    assert_eq!(job.metric("riderflow_updates_total{flag=\"late\"}"), 2.0);
-    assert_eq!(job.stop().code(), Some(0));
+    assert_eq!(sum(&job, "riderflow_updates_total{flag=\"late\"}"), 2.0);
+    stop(job.into());
     assert_once(&lab, &expected);
 }
 
 /// A kill -9 between the first and the second copy: once so early that the first copies are
-/// read again, once after a snapshot, which is then all that knows of them.
+/// read again, once after a snapshot, which is then all that knows of them. The job goes on as
+/// one process, and as two.
 #[test]
 fn an_update_that_comes_again_after_a_crash_is_known() {
-    for (name, interval_s) in [("reread", 600), ("restored", 1)] {
+    for (name, interval_s, processes) in [("reread", 600, 1), ("restored", 1, 2)] {
         let lab = lab(name);
         let pipeline = lab.pipeline(name, &format!("snapshots.interval_s = {interval_s}"));
         lab.init(&pipeline);
@@ -172,17 +209,20 @@ fn an_update_that_comes_again_after_a_crash_is_known() {
 
         send(&mut sender, 1..=15, start_ms);
         expected.extend(send(&mut sender, 16..=PER_DRIVER, start_ms));
-        let job = lab.run(&pipeline, 1);
+        let job = run(&lab, &pipeline, processes);
         wait_for_rows(&lab, expected.len());
         wait_for_resent(&job, 15 * DRIVERS);
         lab.wait_for_no_lag(name, LONG);
-        let read = job.metric("riderflow_records_read_total{topic=\"rider-updates\"}");
+        let read = sum(
+            &job,
+            "riderflow_records_read_total{topic=\"rider-updates\"}",
+        );
         let (first, later) = (15 * DRIVERS, (15 + 5) * DRIVERS);
         match interval_s {
             1 => assert_eq!(read, later as f64, "the snapshot is gone on from"),
             _ => assert_eq!(read, (first + later) as f64, "the log is read again"),
         }
-        assert_eq!(job.stop().code(), Some(0));
+        stop(job);
         assert_once(&lab, &expected);
     }
 }
@@ -236,7 +276,7 @@ fn headers_with_strange_names_are_passed_over() {
     let pipeline = lab.pipeline("strange", "");
     lab.init(&pipeline);
     let mut sender = lab.sender();
-    let job = lab.run(&pipeline, 1);
+    let job = run(&lab, &pipeline, 1);
     let start_ms = now_ms() - 1000 * PER_DRIVER as i64;
     let value = update(1, 1, start_ms);
     for _ in 0..2 {
@@ -246,6 +286,6 @@ fn headers_with_strange_names_are_passed_over() {
     wait_for_resent(&job, 1);
     let sent = send(&mut sender, 2..=3, start_ms);
     wait_for_rows(&lab, 1 + sent.len());
-    assert_eq!(job.stop().code(), Some(0));
+    stop(job);
     assert_eq!(rows(&lab).len(), 1 + sent.len());
 }
