@@ -13,6 +13,7 @@ mod committer;
 mod epoch_log;
 mod follower;
 pub mod group;
+mod header;
 mod history;
 mod outlet;
 mod presence;
