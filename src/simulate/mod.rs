@@ -10,6 +10,7 @@
 //! rdkafka, nor reads anything that the job writes.
 
 mod agenda;
+mod base_map;
 mod city;
 mod dice;
 mod driver;
@@ -22,6 +23,7 @@ mod zones;
 #[cfg(test)]
 mod simulation_tests;
 
+pub use base_map::base_map;
 pub use message::{Batch, Counts, Message, Oddity, What};
 pub use run::{Limit, Pace, Progress, RunError, Settings, Summary, run};
 pub use simulation::Simulation;
