@@ -1,7 +1,7 @@
 //! Everything that speaks to Kafka, and the only module that uses rdkafka.
 //!
 //! Owns reading by hand assignment ([`Reader`]), the epoch's transaction ([`Committer`]),
-//! reading the epoch log back, telling lag tools how far the job is ([`Progress`]), and whether
+//! reading the epoch log back, the gateway's records with receipts ([`Outlet`]), telling lag tools how far the job is ([`Progress`]), and whether
 //! one runs ([`Presence`]).
 //! Never decides what an event is; the job never lets a consumer group assign its partitions.
 //! For the tools there are [`producer`], [`group`] and [`routing`].
@@ -12,6 +12,7 @@ mod committer;
 mod epoch_log;
 pub mod group;
 mod history;
+mod outlet;
 mod presence;
 pub mod producer;
 mod progress;
@@ -23,6 +24,7 @@ pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
 pub use epoch_log::{epoch_log_topic, greatest_generation, log_end, read_epoch_log};
 pub use history::{PastRecord, read_to_end};
+pub use outlet::{Outgoing, Outlet, Receipt, SendError, Settings as OutletSettings};
 pub use presence::{JobSeen, Presence, SEEN_AFTER_DEATH, jobs_seen};
 pub use progress::{Progress, group_offsets};
 pub use reader::{HeldOffsets, ReadError, Reader, held_offsets};

@@ -10,6 +10,7 @@
 //! rdkafka, nor reads anything that the job writes.
 
 mod agenda;
+mod backlog;
 mod base_map;
 mod city;
 mod dice;
@@ -23,6 +24,7 @@ mod zones;
 #[cfg(test)]
 mod simulation_tests;
 
+pub use backlog::Backlog;
 pub use base_map::base_map;
 pub use message::{Batch, Counts, Message, Oddity, What};
 pub use run::{Limit, Pace, Progress, RunError, Settings, Summary, run};

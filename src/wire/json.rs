@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::model::{Fault, Position, Reason, TimeMs};
 
+use super::envelope::LAST_SEQ;
+
 /// The end of the year 9999, the last time that RFC 3339 can write.
 pub(super) const LAST_TIME_MS: TimeMs = 253_402_300_799_999;
 
@@ -169,6 +171,11 @@ impl<'a, const N: usize> Object<'a, N> {
             names,
             values: [None; N],
         }
+    }
+
+    /// What stands in the field at `index` of `names`, null too.
+    pub(super) fn given(&self, index: usize) -> Option<&'a str> {
+        self.values[index]
     }
 
     /// The field at `index` of `names`.
@@ -397,6 +404,18 @@ impl<'a> Value<'a> {
             .ok()
             .filter(|id| *id <= i64::MAX as u64)
             .ok_or_else(|| self.out_of_range("not within 0..=2^63-1"))
+    }
+
+    /// A sequence number: an integer of 1..=2^53−1.
+    pub(super) fn seq(self) -> Result<u64, Fault> {
+        if !self.is_number() {
+            return Err(self.wrong_type("not an integer"));
+        }
+        let whole = whole(self.raw).ok_or_else(|| self.wrong_type("not an integer"))?;
+        u64::try_from(whole)
+            .ok()
+            .filter(|seq| (1..=LAST_SEQ).contains(seq))
+            .ok_or_else(|| self.out_of_range("not within 1..=2^53-1"))
     }
 
     /// A time: an integer of ms since 1970, or RFC 3339 text with a zone, cut to the ms.

@@ -6,7 +6,7 @@
 //! judges an input by what came before it; that is for [`crate::detect`].
 //!
 //! ```text
-//! update.rs ──> scan.rs (plain shape, one pass) ──┐ declines
+//! update.rs, envelope.rs ─> scan.rs (plain shape) ┐ declines
 //! order.rs ───┐                                   ▼
 //! fence.rs ───┴──────────────────────────────> json.rs (fields, faults)
 //! event.rs, dead_letter.rs, encode_* ────────> encode.rs (numbers, text)
@@ -14,6 +14,7 @@
 
 mod dead_letter;
 mod encode;
+mod envelope;
 mod event;
 mod fence;
 mod json;
@@ -22,6 +23,7 @@ mod scan;
 mod update;
 
 pub use dead_letter::dead_letter_headers;
+pub use envelope::{Envelope, LAST_SEQ, NamedDriver, faulty_field, read_envelope, with_driver};
 pub(crate) use event::rfc3339;
 pub use event::{CE_SPECVERSION, CONTENT_TYPE, EncodedEvent, ce_source, ce_type, encode_event};
 pub use fence::{decode_fence, encode_fence};

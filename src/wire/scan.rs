@@ -10,6 +10,7 @@ use compact_str::CompactString;
 
 use crate::model::TimeMs;
 
+use super::envelope::{Envelope, LAST_SEQ, NamedDriver};
 use super::json::{FIRST_TIME_MS, LAST_TIME_MS};
 use super::update::{Limits, Report, default_time_ms};
 
@@ -96,6 +97,45 @@ pub(super) fn scan_update(value: &[u8], received_at_ms: TimeMs, limits: &Limits)
             None => None,
         },
     })
+}
+
+/// Reads the envelope of a plain update; `None` for anything else, which need not be wrong.
+#[inline]
+pub(super) fn scan_envelope(value: &[u8]) -> Option<Envelope> {
+    let mut scanner = Scanner { value, at: 0 };
+    let mut seq = None;
+    let mut driver = None;
+    let mut other_driver = None;
+    scanner.space();
+    scanner.take(b'{')?;
+    loop {
+        scanner.space();
+        let key = scanner.text()?;
+        scanner.space();
+        scanner.take(b':')?;
+        scanner.space();
+        match key {
+            b"seq" => once(&mut seq, scanner.integer()?)?,
+            b"driverId" => once(&mut driver, scanner.integer()?)?,
+            b"driver_id" => once(&mut other_driver, scanner.integer()?)?,
+            _ => scanner.scalar()?,
+        }
+        scanner.space();
+        match scanner.next()? {
+            b',' => {}
+            b'}' => break,
+            _ => return None,
+        }
+    }
+    scanner.space();
+    if scanner.at != value.len() || seq.is_some_and(|seq| !(1..=LAST_SEQ).contains(&seq)) {
+        return None;
+    }
+    let driver = match driver.or(other_driver) {
+        Some(_) => NamedDriver::Given,
+        None => NamedDriver::Absent,
+    };
+    Some(Envelope { seq, driver })
 }
 
 /// Fills a field, unless it is given twice.
