@@ -44,7 +44,10 @@ const OURS: &[(&str, &[&str])] = &[
         "gateway",
         &["wire", "model", "kafka", "geo", "config", "telemetry"],
     ),
-    ("simulate", &["model", "wire", "kafka", "geo", "config"]),
+    (
+        "simulate",
+        &["model", "wire", "kafka", "geo", "config", "telemetry"],
+    ),
     (
         "runtime",
         &[
@@ -97,6 +100,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("clickhouse", &["clickhouse"]),
     ("axum", &["telemetry", "gateway"]),
     ("object_store", &["snapshot"]),
+    ("tokio_tungstenite", &["simulate/phones"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs"]),
 ];

@@ -22,7 +22,7 @@ use crate::model::{EventKind, Input};
 use crate::runtime::cluster::Cluster;
 use crate::runtime::{Job, Options, wall_clock_ms};
 use crate::services::{self, Services};
-use crate::simulate::{self, Limit, Pace, Plan, Settings};
+use crate::simulate::{self, Limit, Pace, Plan, Settings, Straight};
 use crate::telemetry::HistogramSnapshot;
 
 /// The job's own folder within the demo's.
@@ -198,14 +198,8 @@ fn move_city(
                     *behind = progress.is_behind().then_some(progress.behind_s);
                 }
             };
-            simulate::run(
-                &producer,
-                &pipeline.routes,
-                plan,
-                &settings,
-                &asked_to_end,
-                told,
-            )
+            let road = Straight::new(&producer, &pipeline.routes, settings.pace)?;
+            simulate::run(&road, plan, &settings, &asked_to_end, told)
         });
         while !city.is_finished() {
             if stop.wait(Duration::from_secs(1)) || job.is_ending() {

@@ -8,7 +8,7 @@ use super::{Failure, signals, target::Target};
 use crate::kafka::producer::{self, Producer};
 use crate::model::{Input, TimeMs};
 use crate::simulate::{
-    Counts, Limit, Pace, Plan, Progress, RunError, Settings, Summary, What, run,
+    Counts, Limit, Pace, Plan, Progress, RunError, Settings, Straight, Summary, What, run,
 };
 
 /// Moves a city of drivers along its streets, with orders and fences, straight into Kafka.
@@ -93,9 +93,9 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         pipeline.kafka.brokers
     );
     let rewrite = io::stderr().is_terminal();
+    let straight = Straight::new(&producer, &pipeline.routes, settings.pace)?;
     let summary = run(
-        &producer,
-        &pipeline.routes,
+        &straight,
         plan,
         &settings,
         &|| stop.wait(Duration::ZERO),

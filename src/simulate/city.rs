@@ -169,7 +169,8 @@ impl City {
         (row * self.side + column) as Node
     }
 
-    /// Every street on which anyone may drive: all columns, all rows, all diagonal avenues.
+    /// Every street on which anyone may drive: all columns, all rows, all diagonals;
+    /// the avenues last.
     pub(super) fn streets(&self) -> Vec<Street> {
         let side = self.side;
         let street = |is_avenue: bool, corners: &mut dyn Iterator<Item = (i32, i32)>| Street {
@@ -197,6 +198,7 @@ impl City {
             }
         }
         streets.retain(|street| street.corners.len() > 1);
+        streets.sort_by_key(|street| street.is_avenue);
         streets
     }
 
