@@ -7,6 +7,7 @@ mod demo;
 mod down;
 mod explain;
 mod init;
+mod phones;
 mod produce;
 mod reset;
 mod run;
@@ -53,7 +54,7 @@ enum Command {
     Produce(produce::Args),
     /// Joins a consumer group and prints what it receives
     Tail(tail::Args),
-    /// Moves a fleet, straight to Kafka
+    /// Moves a fleet, straight to Kafka or through the gateway
     Simulate(simulate::Args),
     /// Starts a child of `up`, `demo` or a test
     #[command(hide = true)]

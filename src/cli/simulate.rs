@@ -4,14 +4,19 @@ use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Failure, signals, target::Target};
+use super::{Failure, phones, signals, target::Target};
+use crate::config::Pipeline;
+use crate::gateway::access::{Access, AccessRules, Algorithm};
 use crate::kafka::producer::{self, Producer};
 use crate::model::{Input, TimeMs};
+use crate::simulate::phones::GatewayUrl;
 use crate::simulate::{
-    Counts, Limit, Pace, Plan, Progress, RunError, Settings, Straight, Summary, What, run,
+    ByPhone, Counts, Limit, Pace, Plan, Progress, Road, RunError, Settings, Straight, Summary,
+    What, run,
 };
 
-/// Moves a city of drivers along its streets, with orders and fences, straight into Kafka.
+/// Moves a city of drivers along its streets, with orders and fences, into Kafka: straight, or
+/// the positions of drivers with a phone through the gateway.
 ///
 /// The same seed and numbers give the same city, to the byte; only the beginning is now. It
 /// runs until its limit, SIGINT or SIGTERM, then removes the orders that are left. Every
@@ -47,6 +52,15 @@ pub(super) struct Args {
     /// Stop after so many updates
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), group = "end")]
     count: Option<u64>,
+    /// The gateway, such as ws://127.0.0.1:8080: updates go through it, each driver's over a
+    /// WebSocket of its own, orders and fences straight to Kafka. Tokens are made with
+    /// RIDERFLOW_GATEWAY_KEY, which must be the gateway's
+    #[arg(long, value_name = "URL")]
+    gateway: Option<GatewayUrl>,
+    /// With --gateway: only the first so many drivers have a phone, the others' updates go
+    /// straight to Kafka [default: all]
+    #[arg(long, value_name = "N", requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
+    phones: Option<u32>,
     /// Fixes every choice
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -94,13 +108,21 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     );
     let rewrite = io::stderr().is_terminal();
     let straight = Straight::new(&producer, &pipeline.routes, settings.pace)?;
-    let summary = run(
-        &straight,
-        plan,
-        &settings,
-        &|| stop.wait(Duration::ZERO),
-        |progress| tell(progress, rewrite),
-    );
+    let stop = || stop.wait(Duration::ZERO);
+    let road: Box<dyn Road + '_> = match args.gateway {
+        None => Box::new(straight),
+        Some(gateway) => {
+            let access = Access::open(access_rules(&pipeline)?).map_err(anyhow::Error::from)?;
+            let count = args.phones.unwrap_or(drivers).min(drivers);
+            eprintln!("connecting {count} phones to {gateway}");
+            let phones = phones::connect(gateway, count, Box::new(access), &stop)?;
+            eprintln!("{} of {count} phones are connected", phones.connected());
+            Box::new(ByPhone::new(straight, phones))
+        }
+    };
+    let summary = run(&*road, plan, &settings, &stop, |progress| {
+        tell(progress, rewrite);
+    });
     if rewrite {
         eprintln!();
     }
@@ -111,6 +133,20 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         print!("{}", report(&summary));
     }
     Ok(())
+}
+
+/// How the pipeline's gateway checks tokens.
+fn access_rules(pipeline: &Pipeline) -> Result<AccessRules, Failure> {
+    let gateway = &pipeline.gateway;
+    let algorithm = Algorithm::named(&gateway.algorithm)
+        .ok_or_else(|| anyhow::anyhow!("{} is no algorithm", gateway.algorithm))?;
+    Ok(AccessRules {
+        algorithm,
+        issuer: gateway.issuer.clone(),
+        audience: gateway.audience.clone(),
+        key: gateway.key.clone(),
+        jwks: (!gateway.jwks.is_empty()).then(|| gateway.jwks.clone().into()),
+    })
 }
 
 /// The plan and pace that the options ask for.
@@ -136,6 +172,13 @@ fn plan(args: &Args, now_ms: TimeMs) -> Result<(Plan, Settings), Failure> {
         ..Settings::new()
     };
     if args.rate == Some(Rate::Max) {
+        if args.gateway.is_some() {
+            return Err(anyhow::anyhow!(
+                "--rate max is a history, and the gateway takes only what happens now: leave \
+                 out --gateway, or give a number"
+            )
+            .into());
+        }
         settings.pace = Pace::Max;
         let length_s = match settings.limit {
             Limit::CityTime(time) => time.as_secs_f64(),
@@ -209,6 +252,9 @@ fn report(summary: &Summary) -> String {
             kinds(&summary.acked, input),
         );
     }
+    if let Some(gateway) = &summary.gateway {
+        text += &format!("  gateway: {}\n", phones::report(gateway));
+    }
     let rate = grouped(summary.rate_per_s.round() as u64);
     text += &match summary.asked_per_s {
         None => format!("{rate} updates/s\n"),
@@ -246,6 +292,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Kafka(error) => error.into(),
             RunError::Producer(error) => error.into(),
+            RunError::Phones(error) => error.into(),
             error => Self::Failed(error.into()),
         }
     }
@@ -310,6 +357,11 @@ mod tests {
             "--count 0",
             "--count 5 --duration 5",
             "--rate 5 --interval-s 1",
+            "--phones 5",
+            "--gateway http://localhost:8080",
+            "--gateway wss://localhost:8080",
+            "--gateway ws://localhost:8080 --phones 0",
+            "--gateway ws://localhost:8080 --rate max --count 5",
         ] {
             assert!(planned(line).is_err(), "{line}");
         }

@@ -31,6 +31,7 @@ mod simulation_tests;
 pub use backlog::Backlog;
 pub use base_map::base_map;
 pub use message::{Batch, Counts, Message, Oddity, What};
+pub use phones::GatewaySummary;
 pub use road::{ByPhone, Road, Straight};
 pub use run::{Limit, Pace, Progress, RunError, Settings, Summary, run};
 pub use simulation::Simulation;

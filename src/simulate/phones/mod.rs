@@ -14,6 +14,8 @@
 mod answer;
 mod back_off;
 mod link;
+#[cfg(test)]
+mod link_tests;
 mod phone;
 mod tally;
 mod url;
