@@ -17,7 +17,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
 pub(super) fn connect(
     gateway: GatewayUrl,
     count: u32,
-    access: impl std::ops::Deref<Target = Access> + Send + Sync + 'static,
+    access: Access,
     stop: &dyn Fn() -> bool,
 ) -> Result<Phones, Failure> {
     let mint = move |driver| access.mint(&Subject::Driver(driver), TOKEN_TTL);

@@ -5,8 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Failure, phones, signals, target::Target};
-use crate::config::Pipeline;
-use crate::gateway::access::{Access, AccessRules, Algorithm};
+use crate::gateway::access_of;
 use crate::kafka::producer::{self, Producer};
 use crate::model::{Input, TimeMs};
 use crate::simulate::phones::GatewayUrl;
@@ -112,10 +111,10 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
     let road: Box<dyn Road + '_> = match args.gateway {
         None => Box::new(straight),
         Some(gateway) => {
-            let access = Access::open(access_rules(&pipeline)?).map_err(anyhow::Error::from)?;
+            let access = access_of(&pipeline.gateway).map_err(anyhow::Error::from)?;
             let count = args.phones.unwrap_or(drivers).min(drivers);
             eprintln!("connecting {count} phones to {gateway}");
-            let phones = phones::connect(gateway, count, Box::new(access), &stop)?;
+            let phones = phones::connect(gateway, count, access, &stop)?;
             eprintln!("{} of {count} phones are connected", phones.connected());
             Box::new(ByPhone::new(straight, phones))
         }
@@ -133,20 +132,6 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         print!("{}", report(&summary));
     }
     Ok(())
-}
-
-/// How the pipeline's gateway checks tokens.
-fn access_rules(pipeline: &Pipeline) -> Result<AccessRules, Failure> {
-    let gateway = &pipeline.gateway;
-    let algorithm = Algorithm::named(&gateway.algorithm)
-        .ok_or_else(|| anyhow::anyhow!("{} is no algorithm", gateway.algorithm))?;
-    Ok(AccessRules {
-        algorithm,
-        issuer: gateway.issuer.clone(),
-        audience: gateway.audience.clone(),
-        key: gateway.key.clone(),
-        jwks: (!gateway.jwks.is_empty()).then(|| gateway.jwks.clone().into()),
-    })
 }
 
 /// The plan and pace that the options ask for.

@@ -12,7 +12,9 @@ pub(super) enum Answer {
     Ack { seq: u64 },
     /// This update was refused; sending it again is of no use.
     Error {
-        seq: u64,
+        /// Absent when the gateway could not read so far.
+        #[serde(default)]
+        seq: Option<u64>,
         reason: String,
         #[serde(default)]
         field: Option<String>,
@@ -49,15 +51,15 @@ mod tests {
             (
                 r#"{"type":"error","seq":18,"reason":"out_of_range","field":"latitude","detail":"91"}"#,
                 Answer::Error {
-                    seq: 18,
+                    seq: Some(18),
                     reason: "out_of_range".into(),
                     field: Some("latitude".into()),
                 },
             ),
             (
-                r#"{"type":"error","seq":2,"reason":"malformed_json","detail":"…"}"#,
+                r#"{"type":"error","reason":"malformed_json","detail":"…"}"#,
                 Answer::Error {
-                    seq: 2,
+                    seq: None,
                     reason: "malformed_json".into(),
                     field: None,
                 },
