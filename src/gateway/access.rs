@@ -22,7 +22,8 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use self::keys::KeyFile;
+use self::keys::KeySet;
+use super::watched::Watched;
 use crate::config::Secret;
 use crate::model::TimeMs;
 
@@ -228,6 +229,15 @@ impl Refusal {
 /// which tells a developer where it belongs.
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        let mut response = self.answer();
+        // For the door, which counts them.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl Refusal {
+    fn answer(self) -> Response {
         const JSON: (&str, &str) = ("content-type", "application/json");
         if self == Self::InQuery {
             let body = r#"{"error":"token_in_query","detail":"a token never goes into the URL: send it as `Authorization: Bearer …`, or open the WebSocket with the subprotocols `riderflow.v1` and `bearer.…`"}"#;
@@ -268,7 +278,7 @@ enum Keys {
         verifying: jsonwebtoken::DecodingKey,
         signing: EncodingKey,
     },
-    File(KeyFile),
+    File(Watched<KeySet>),
 }
 
 /// Checks tokens, and mints them where it has the key to.
@@ -308,7 +318,7 @@ impl Access {
             Algorithm::Rs256 | Algorithm::Es256 => {
                 let path = rules.jwks.clone();
                 let path = path.ok_or(AccessError::NoKeyFile(algorithm.as_str()))?;
-                Keys::File(KeyFile::open(path, algorithm)?)
+                Keys::File(keys::watch(path, algorithm)?)
             }
         };
         let mut validation = Validation::new(algorithm.theirs());

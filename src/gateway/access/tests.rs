@@ -326,7 +326,7 @@ fn keys_rotate_with_their_file() {
     };
     let set = |kid| json!({"keys": [jwk(Algorithm::Es256, Some(kid))]}).to_string();
     write(&set("old"));
-    let file = KeyFile::open(path.clone(), Algorithm::Es256).unwrap();
+    let file = keys::watch(path.clone(), Algorithm::Es256).unwrap();
     let file = file.looking_every(Duration::ZERO);
     assert!(file.current().find(Some("old")).is_some());
     for broken in [
@@ -343,7 +343,7 @@ fn keys_rotate_with_their_file() {
     write(&set("new-name"));
     assert!(file.current().find(Some("old")).is_none());
     assert!(file.current().find(Some("new-name")).is_some());
-    let patient = KeyFile::open(path.clone(), Algorithm::Es256).unwrap();
+    let patient = keys::watch(path.clone(), Algorithm::Es256).unwrap();
     write(&set("newest"));
     assert!(
         patient.current().find(Some("newest")).is_none(),
