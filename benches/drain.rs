@@ -21,7 +21,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::config::Routes;
 use riderflow::kafka::producer::{Producer, Settings as ProducerSettings};
 use riderflow::services::{Options, Services};
-use riderflow::simulate::{Limit, Pace, Plan, Settings, run};
+use riderflow::simulate::{Limit, Pace, Plan, Settings, Straight, run};
 
 const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 const ANSWER: Duration = Duration::from_secs(30);
@@ -215,15 +215,8 @@ impl Bench<'_> {
             ..Settings::new()
         };
         eprintln!("preloading {} updates", self.arguments.updates);
-        run(
-            &producer,
-            &Routes::default(),
-            plan,
-            &settings,
-            &|| false,
-            |_| {},
-        )
-        .expect("the city is preloaded");
+        let road = Straight::new(&producer, &Routes::default(), settings.pace).expect("topics");
+        run(&road, plan, &settings, &|| false, |_| {}).expect("the city is preloaded");
     }
 
     fn client(&self, group: &str) -> BaseConsumer {

@@ -52,7 +52,10 @@ const OURS: &[(&str, &[&str])] = &[
             "detect",
         ],
     ),
-    ("simulate", &["model", "wire", "kafka", "geo", "config"]),
+    (
+        "simulate",
+        &["model", "wire", "kafka", "geo", "config", "telemetry"],
+    ),
     (
         "runtime",
         &[
@@ -105,6 +108,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("clickhouse", &["clickhouse"]),
     ("axum", &["telemetry", "gateway"]),
     ("object_store", &["snapshot"]),
+    ("tokio_tungstenite", &["simulate/phones"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),
 ];

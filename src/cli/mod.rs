@@ -8,6 +8,7 @@ mod down;
 mod explain;
 mod gateway;
 mod init;
+mod phones;
 mod produce;
 mod reset;
 mod run;
@@ -59,7 +60,7 @@ enum Command {
     Produce(produce::Args),
     /// Joins a consumer group and prints what it receives
     Tail(tail::Args),
-    /// Moves a fleet, straight to Kafka
+    /// Moves a fleet, straight to Kafka or through the gateway
     Simulate(simulate::Args),
     /// Starts a child of `up`, `demo` or a test
     #[command(hide = true)]

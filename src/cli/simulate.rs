@@ -4,14 +4,18 @@ use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Failure, signals, target::Target};
+use super::{Failure, phones, signals, target::Target};
+use crate::gateway::access_of;
 use crate::kafka::producer::{self, Producer};
 use crate::model::{Input, TimeMs};
+use crate::simulate::phones::GatewayUrl;
 use crate::simulate::{
-    Counts, Limit, Pace, Plan, Progress, RunError, Settings, Summary, What, run,
+    ByPhone, Counts, Limit, Pace, Plan, Progress, Road, RunError, Settings, Straight, Summary,
+    What, run,
 };
 
-/// Moves a city of drivers along its streets, with orders and fences, straight into Kafka.
+/// Moves a city of drivers along its streets, with orders and fences, into Kafka: straight, or
+/// the positions of drivers with a phone through the gateway.
 ///
 /// The same seed and numbers give the same city, to the byte; only the beginning is now. It
 /// runs until its limit, SIGINT or SIGTERM, then removes the orders that are left. Every
@@ -47,6 +51,15 @@ pub(super) struct Args {
     /// Stop after so many updates
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), group = "end")]
     count: Option<u64>,
+    /// The gateway, such as ws://127.0.0.1:8080: updates go through it, each driver's over a
+    /// WebSocket of its own, orders and fences straight to Kafka. Tokens are made with
+    /// RIDERFLOW_GATEWAY_KEY, which must be the gateway's
+    #[arg(long, value_name = "URL")]
+    gateway: Option<GatewayUrl>,
+    /// With --gateway: only the first so many drivers have a phone, the others' updates go
+    /// straight to Kafka [default: all]
+    #[arg(long, value_name = "N", requires = "gateway", value_parser = clap::value_parser!(u32).range(1..))]
+    phones: Option<u32>,
     /// Fixes every choice
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -93,14 +106,22 @@ pub(super) fn execute(args: Args) -> Result<(), Failure> {
         pipeline.kafka.brokers
     );
     let rewrite = io::stderr().is_terminal();
-    let summary = run(
-        &producer,
-        &pipeline.routes,
-        plan,
-        &settings,
-        &|| stop.wait(Duration::ZERO),
-        |progress| tell(progress, rewrite),
-    );
+    let straight = Straight::new(&producer, &pipeline.routes, settings.pace)?;
+    let stop = || stop.wait(Duration::ZERO);
+    let road: Box<dyn Road + '_> = match args.gateway {
+        None => Box::new(straight),
+        Some(gateway) => {
+            let access = access_of(&pipeline.gateway).map_err(anyhow::Error::from)?;
+            let count = args.phones.unwrap_or(drivers).min(drivers);
+            eprintln!("connecting {count} phones to {gateway}");
+            let phones = phones::connect(gateway, count, access, &stop)?;
+            eprintln!("{} of {count} phones are connected", phones.connected());
+            Box::new(ByPhone::new(straight, phones))
+        }
+    };
+    let summary = run(&*road, plan, &settings, &stop, |progress| {
+        tell(progress, rewrite);
+    });
     if rewrite {
         eprintln!();
     }
@@ -136,6 +157,13 @@ fn plan(args: &Args, now_ms: TimeMs) -> Result<(Plan, Settings), Failure> {
         ..Settings::new()
     };
     if args.rate == Some(Rate::Max) {
+        if args.gateway.is_some() {
+            return Err(anyhow::anyhow!(
+                "--rate max is a history, and the gateway takes only what happens now: leave \
+                 out --gateway, or give a number"
+            )
+            .into());
+        }
         settings.pace = Pace::Max;
         let length_s = match settings.limit {
             Limit::CityTime(time) => time.as_secs_f64(),
@@ -209,6 +237,9 @@ fn report(summary: &Summary) -> String {
             kinds(&summary.acked, input),
         );
     }
+    if let Some(gateway) = &summary.gateway {
+        text += &format!("  gateway: {}\n", phones::report(gateway));
+    }
     let rate = grouped(summary.rate_per_s.round() as u64);
     text += &match summary.asked_per_s {
         None => format!("{rate} updates/s\n"),
@@ -246,6 +277,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Kafka(error) => error.into(),
             RunError::Producer(error) => error.into(),
+            RunError::Phones(error) => error.into(),
             error => Self::Failed(error.into()),
         }
     }
@@ -310,6 +342,11 @@ mod tests {
             "--count 0",
             "--count 5 --duration 5",
             "--rate 5 --interval-s 1",
+            "--phones 5",
+            "--gateway http://localhost:8080",
+            "--gateway wss://localhost:8080",
+            "--gateway ws://localhost:8080 --phones 0",
+            "--gateway ws://localhost:8080 --rate max --count 5",
         ] {
             assert!(planned(line).is_err(), "{line}");
         }

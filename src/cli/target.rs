@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{self, Pipeline};
+use crate::config::{self, Pipeline, Secret};
+use crate::gateway::access::KEY_VARIABLE;
 use crate::kafka::KafkaError;
 use crate::kafka::producer::ProducerError;
 
@@ -31,6 +32,12 @@ impl Target {
             None if shipped.exists() => config::load(shipped)?,
             None => Pipeline::defaults("rider-alerts"),
         };
+        if pipeline.gateway.key.is_none()
+            && let Ok(key) = std::env::var(KEY_VARIABLE)
+            && !key.trim().is_empty()
+        {
+            pipeline.gateway.key = Some(Secret::new(key));
+        }
         if let Some(brokers) = self.brokers.as_deref().map(str::trim)
             && !brokers.is_empty()
         {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedHeaders, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{
@@ -13,7 +13,7 @@ use super::client::{
 };
 
 /// A record of any topic; its bytes are borrowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct PastRecord<'a> {
     /// The partition.
     pub partition: i32,
@@ -21,6 +21,16 @@ pub struct PastRecord<'a> {
     pub offset: i64,
     /// The value; `None` is null.
     pub value: Option<&'a [u8]>,
+    headers: Option<&'a BorrowedHeaders>,
+}
+
+impl PastRecord<'_> {
+    /// Whether it has a header of this name.
+    pub fn has_header(&self, name: &str) -> bool {
+        (self.headers.into_iter())
+            .flat_map(|headers| headers.iter())
+            .any(|header| header.key == name)
+    }
 }
 
 /// Hands every committed record of `topic` to `visit`, each partition in its order, up to
@@ -72,6 +82,7 @@ pub fn read_to_end(
                     partition: message.partition(),
                     offset: message.offset(),
                     value: message.payload(),
+                    headers: message.headers(),
                 });
                 continue;
             }

@@ -58,10 +58,25 @@ impl<T> Backlog<T> {
 
     /// `ack`: everything up to `seq` is settled. Returns how many updates that let go.
     pub fn on_ack(&mut self, seq: u64) -> usize {
+        self.take_settled(seq).count()
+    }
+
+    /// As [`Backlog::on_ack`], and returns the updates that it lets go.
+    pub fn take_settled(&mut self, seq: u64) -> impl Iterator<Item = T> + '_ {
         let settled = self.waiting.partition_point(|(each, _)| *each <= seq);
-        self.waiting.drain(..settled);
         self.sent = self.sent.saturating_sub(settled);
-        settled
+        self.waiting.drain(..settled).map(|(_, update)| update)
+    }
+
+    /// Gives the oldest update up, to make room: nobody will know whether it was taken.
+    pub fn drop_oldest(&mut self) -> Option<T> {
+        self.sent = self.sent.saturating_sub(1);
+        self.waiting.pop_front().map(|(_, update)| update)
+    }
+
+    /// The number of the oldest update that is not sent on this connection.
+    pub fn first_unsent(&self) -> Option<u64> {
+        self.waiting.get(self.sent).map(|(seq, _)| *seq)
     }
 
     /// `error`: this update was refused, so that sending it again is of no use. Returns it, if
@@ -175,6 +190,23 @@ mod tests {
         // A gap in the numbers is no obstacle to going back.
         backlog.on_retry(2);
         assert_eq!(sent(&mut backlog), "3c ");
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let mut backlog = of("abc", 3, 3);
+        backlog.next_to_send();
+        assert_eq!(backlog.first_unsent(), Some(2));
+        assert_eq!(backlog.drop_oldest(), Some('a'));
+        assert_eq!(backlog.push('d'), Some(4));
+        assert_eq!((backlog.unsettled(), backlog.len()), (0, 3));
+        assert_eq!(backlog.drop_oldest(), Some('b'));
+        assert_eq!(sent(&mut backlog), "3c 4d ");
+        assert_eq!(backlog.take_settled(4).collect::<String>(), "cd");
+        assert_eq!(
+            (backlog.drop_oldest(), backlog.first_unsent()),
+            (None, None)
+        );
     }
 
     #[test]

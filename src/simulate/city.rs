@@ -8,6 +8,7 @@ use crate::geo::EARTH_RADIUS_M;
 use crate::model::Position;
 
 use super::dice::Dice;
+use super::{CENTER, Plan};
 
 /// Index of a street corner.
 pub(super) type Node = u32;
@@ -38,6 +39,15 @@ pub(super) struct Venue {
     pub(super) number: u32,
 }
 
+/// A street from end to end.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Street {
+    /// Whether it is an avenue, all the way.
+    pub(super) is_avenue: bool,
+    /// Its corners in order; it is straight between them.
+    pub(super) corners: Vec<Node>,
+}
+
 /// The city.
 pub(super) struct City {
     center: Position,
@@ -51,6 +61,12 @@ pub(super) struct City {
 }
 
 impl City {
+    /// The plan's city. Its streets have dice of their own, so that they stay when only the
+    /// number of orders or fences changes.
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self::new(CENTER, plan.drivers, &mut Dice::new(plan.seed, 1))
+    }
+
     /// A city for so many drivers: its side grows as their number to the power 0.35, so that
     /// more drivers also drive more densely.
     pub(super) fn new(center: Position, drivers: u32, dice: &mut Dice) -> Self {
@@ -141,6 +157,54 @@ impl City {
     pub(super) fn area_m2(&self) -> f64 {
         let side = f64::from(self.side) * 140.0;
         side * side
+    }
+
+    /// Corners along each side.
+    pub(super) fn side(&self) -> i32 {
+        self.side
+    }
+
+    /// The corner of a column and a row, both `0..side`.
+    pub(super) fn corner(&self, column: i32, row: i32) -> Node {
+        (row * self.side + column) as Node
+    }
+
+    /// Every street on which anyone may drive: all columns, all rows, all diagonals;
+    /// the avenues last.
+    pub(super) fn streets(&self) -> Vec<Street> {
+        let side = self.side;
+        let street = |is_avenue: bool, corners: &mut dyn Iterator<Item = (i32, i32)>| Street {
+            is_avenue,
+            corners: corners.map(|(i, j)| self.corner(i, j)).collect(),
+        };
+        let mut streets = Vec::new();
+        for line in 0..side {
+            let is_avenue = line % AVENUE_EVERY == 0;
+            streets.push(street(is_avenue, &mut (0..side).map(|j| (line, j))));
+            streets.push(street(is_avenue, &mut (0..side).map(|i| (i, line))));
+        }
+        for rising in [true, false] {
+            // From each corner of the left and the lower (or upper) edge.
+            let edge = if rising { 0 } else { side - 1 };
+            let starts = (0..side)
+                .map(|j| (0, j))
+                .chain((1..side).map(|i| (i, edge)));
+            for (i, j) in starts.filter(|&(i, j)| self.is_diagonal(i, j, rising)) {
+                let up = if rising { 1 } else { -1 };
+                let mut corners = (0..side)
+                    .map(|step| (i + step, j + step * up))
+                    .take_while(|&(i, j)| i < side && (0..side).contains(&j));
+                streets.push(street(true, &mut corners));
+            }
+        }
+        streets.retain(|street| street.corners.len() > 1);
+        streets.sort_by_key(|street| street.is_avenue);
+        streets
+    }
+
+    /// Whether a diagonal avenue runs through the block right and above of this corner.
+    pub(super) fn is_cut_by_a_diagonal(&self, column: i32, row: i32) -> bool {
+        self.is_diagonal(column, row, true) || self.is_diagonal(column, row + 1, false)
     }
 
     /// Where a corner is.

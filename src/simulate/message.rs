@@ -107,9 +107,9 @@ impl Counts {
         self.0[what.tag()] += 1;
     }
 
-    /// Takes a count from elsewhere.
-    pub fn set(&mut self, what: What, count: u64) {
-        self.0[what.tag()] = count;
+    /// Takes all counts from elsewhere.
+    pub(super) fn of_each(count: impl Fn(What) -> u64) -> Self {
+        Self(What::ALL.map(count))
     }
 
     /// How many of one kind.

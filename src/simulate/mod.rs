@@ -1,21 +1,26 @@
 //! A city of drivers, orders and fences.
 //!
 //! ```text
-//! Plan ─► Simulation (pure: city, drivers, orders, fences) ─► Batch ─► run ─► kafka::producer
+//! Plan ─► Simulation (pure: city, drivers, orders, fences) ─► Batch ─► run ─┬─► kafka::producer
+//!                                                                         └─► phones ─► gateway
 //! ```
 //!
 //! Owns the made-up world and its pace. [`Simulation`] is a pure function of its [`Plan`]: the
 //! same plan gives the same bytes in the same order, whatever the clock and however it is
-//! sliced; it does no I/O. [`run`] alone knows the wall clock and the producer. Neither knows
-//! rdkafka, nor reads anything that the job writes.
+//! sliced; it does no I/O. [`run`] alone knows the wall clock, a [`Road`] how messages travel.
+//! None knows rdkafka, nor reads anything that the job writes. What only the [`phones`] know is
+//! WebSockets; of the gateway they know its protocol alone, none of its code.
 
 mod agenda;
 mod backlog;
+mod base_map;
 mod city;
 mod dice;
 mod driver;
 mod message;
 mod orders;
+pub mod phones;
+mod road;
 mod run;
 mod simulation;
 mod zones;
@@ -24,7 +29,10 @@ mod zones;
 mod simulation_tests;
 
 pub use backlog::Backlog;
+pub use base_map::base_map;
 pub use message::{Batch, Counts, Message, Oddity, What};
+pub use phones::GatewaySummary;
+pub use road::{ByPhone, Road, Straight};
 pub use run::{Limit, Pace, Progress, RunError, Settings, Summary, run};
 pub use simulation::Simulation;
 

@@ -1,20 +1,22 @@
-//! Drives a city into Kafka, at the clock's pace or as fast as Kafka takes it.
+//! Drives a city along a road to Kafka, at the clock's pace or as fast as Kafka takes it.
 //!
 //! Owns the wall clock's part of a simulation. It promises that [`Summary::acked`] counts
-//! exactly the records that Kafka has acknowledged, and that nothing is skipped to catch up:
-//! a run that can't keep the asked rate falls behind and says so.
+//! exactly what was acknowledged, by Kafka or by the gateway, and that nothing is skipped to
+//! catch up: a run that can't keep the asked rate falls behind and says so.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::kafka::KafkaError;
-use crate::kafka::producer::{Producer, ProducerError, Record};
-use crate::kafka::routing::{RouteError, RouteTable};
+use crate::kafka::producer::ProducerError;
+use crate::kafka::routing::RouteError;
 use crate::model::{Input, TimeMs};
 
 use super::Plan;
-use super::message::{Batch, Counts, Message, What};
+use super::message::{Batch, Counts, What};
+use super::phones::{GatewaySummary, PhonesError};
+use super::road::Road;
 use super::simulation::Simulation;
 
 /// How fast a run goes.
@@ -46,7 +48,7 @@ pub struct Settings {
     pub limit: Limit,
     /// Whether to remove the orders and surges that are left at the end.
     pub clear_up: bool,
-    /// How long Kafka may take to acknowledge the last records. Default 60 s.
+    /// How long the last messages may take to be acknowledged. Default 60 s.
     pub flush_timeout: Duration,
 }
 
@@ -80,6 +82,9 @@ pub enum RunError {
     /// A route leads nowhere.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The gateway does not answer, or did not take what was sent.
+    #[error(transparent)]
+    Phones(#[from] PhonesError),
 }
 
 /// How a run is doing, once a second.
@@ -95,7 +100,7 @@ pub struct Progress {
     pub asked_per_s: Option<f64>,
     /// How far city time is behind the clock, s.
     pub behind_s: f64,
-    /// Records that Kafka has not acknowledged yet.
+    /// Messages that are not acknowledged yet.
     pub in_flight: u64,
 }
 
@@ -109,7 +114,7 @@ impl Progress {
 /// How a run went.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// Records that Kafka has acknowledged, by topic and kind.
+    /// Messages that Kafka or the gateway has acknowledged, by topic and kind.
     pub acked: Counts,
     /// How long it took, s.
     pub elapsed_s: f64,
@@ -125,6 +130,9 @@ pub struct Summary {
     pub kept_rate: bool,
     /// Event time of the first moment, ms since 1970.
     pub start_ms: TimeMs,
+    /// What went through the gateway; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewaySummary>,
 }
 
 /// Milliseconds since 1970, now.
@@ -134,30 +142,23 @@ fn clock_ms() -> TimeMs {
         .map_or(0, |since| since.as_millis() as TimeMs)
 }
 
-/// Sends a city to Kafka until its limit, or until `stop` says true.
+/// Sends a city along a road until its limit, or until `stop` says true.
 ///
 /// In real time the plan's `start_ms` is set to now, and an order prefix that came with it is
 /// kept. `progress` is called about once a second.
 ///
 /// # Errors
-/// A topic that is missing, a route without a partition, records that Kafka did not take.
+/// Messages that were not taken, or not acknowledged in time.
 pub fn run(
-    producer: &Producer,
-    routes: &crate::config::Routes,
+    road: &dyn Road,
     plan: Plan,
     settings: &Settings,
     stop: &dyn Fn() -> bool,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Summary, RunError> {
-    let table = RouteTable::new(routes, producer.partitions(Input::Updates.topic())?)?;
-    producer.partitions(Input::Orders.topic())?;
-    producer.partitions(Input::Geofences.topic())?;
     let mut run = Run {
-        acked_before: What::ALL.map(|what| producer.acked(what.tag())),
-        producer,
-        table,
+        road,
         stop,
-        historic: settings.pace == Pace::Max,
         updates_left: match settings.limit {
             Limit::Updates(count) => count,
             _ => u64::MAX,
@@ -195,14 +196,14 @@ pub fn run(
         let now = Instant::now();
         let since_told = now.duration_since(told);
         if since_told >= Duration::from_secs(1) {
-            producer.check()?;
+            road.check()?;
             progress(&Progress {
                 elapsed_s: now.duration_since(start).as_secs_f64(),
                 updates: run.updates,
                 rate_per_s: (run.updates - told_updates) as f64 / since_told.as_secs_f64(),
                 asked_per_s,
                 behind_s: behind.as_secs_f64(),
-                in_flight: producer.in_flight(),
+                in_flight: road.in_flight(),
             });
             (told, told_updates) = (now, run.updates);
         }
@@ -212,9 +213,9 @@ pub fn run(
         run.stoppable = false;
         run.send(&batch)?;
     }
-    producer.flush(settings.flush_timeout)?;
+    road.flush(settings.flush_timeout)?;
     let elapsed_s = start.elapsed().as_secs_f64();
-    let acked = run.acked();
+    let acked = road.acked();
     Ok(Summary {
         acked,
         elapsed_s,
@@ -224,18 +225,16 @@ pub fn run(
         most_behind_s: most_behind.as_secs_f64(),
         kept_rate: most_behind.as_secs_f64() <= 0.5,
         start_ms,
+        gateway: road.gateway(),
     })
 }
 
 struct Run<'a> {
-    producer: &'a Producer,
-    table: RouteTable,
+    road: &'a dyn Road,
     stop: &'a dyn Fn() -> bool,
-    historic: bool,
     updates_left: u64,
     updates: u64,
     stoppable: bool,
-    acked_before: [u64; What::ALL.len()],
 }
 
 impl Run<'_> {
@@ -243,7 +242,7 @@ impl Run<'_> {
         self.stoppable && (self.stop)()
     }
 
-    fn send(&mut self, batch: &Batch) -> Result<(), ProducerError> {
+    fn send(&mut self, batch: &Batch) -> Result<(), RunError> {
         for message in batch.messages() {
             if let What::Update(_) = message.what {
                 if self.updates_left == 0 {
@@ -252,29 +251,14 @@ impl Run<'_> {
                 self.updates_left -= 1;
                 self.updates += 1;
             }
-            let record = self.record(batch, message);
-            while !self.producer.try_send(record)? {
+            while !self.road.try_send(batch, message)? {
                 if self.is_stopped() {
                     return Ok(());
                 }
-                self.producer.poll(Duration::from_millis(1));
+                self.road.serve(Duration::from_millis(1));
             }
         }
         Ok(())
-    }
-
-    fn record<'a>(&self, batch: &'a Batch, message: &Message) -> Record<'a> {
-        let key = batch.key(message);
-        let input = message.what.input();
-        Record {
-            topic: input.topic(),
-            partition: (input == Input::Updates)
-                .then(|| self.table.partition_for(message.state, key)),
-            timestamp_ms: self.historic.then_some(message.timestamp_ms),
-            key: Some(key),
-            value: batch.value(message),
-            tag: message.what.tag(),
-        }
     }
 
     /// Waits, serving acknowledgements.
@@ -282,18 +266,10 @@ impl Run<'_> {
         loop {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_stopped() {
-                self.producer.poll(Duration::ZERO);
+                self.road.serve(Duration::ZERO);
                 return;
             }
-            self.producer.poll(left.min(Duration::from_millis(50)));
+            self.road.serve(left.min(Duration::from_millis(50)));
         }
-    }
-
-    fn acked(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (what, before) in What::ALL.into_iter().zip(self.acked_before) {
-            counts.set(what, self.producer.acked(what.tag()) - before);
-        }
-        counts
     }
 }

@@ -13,7 +13,7 @@ use super::dice::Dice;
 use super::driver::{Driver, Phase};
 use super::message::{Batch, Counts, Oddity, What};
 use super::orders::Slot;
-use super::{CENTER, Fix, Plan, write_number, zones};
+use super::{Fix, Plan, write_number, zones};
 
 /// Surges at a time, at most.
 const SURGES: usize = 3;
@@ -51,9 +51,8 @@ impl Simulation {
             slice_ms: plan.slice_ms.max(1),
             ..plan
         };
-        // The streets and fences depend on their own dice, so that they stay when only the
-        // number of orders changes.
-        let city = City::new(CENTER, plan.drivers, &mut Dice::new(plan.seed, 1));
+        let city = City::of(&plan);
+        // Fences have dice of their own too.
         let fences = zones::fences(&city, plan.fences, &mut Dice::new(plan.seed, 2));
         let mut dice = Dice::new(plan.seed, 3);
         let drivers = (0..plan.drivers)

@@ -7,12 +7,13 @@ use std::fmt;
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 
+use super::super::phones;
 use super::{Failure, server};
 use crate::clickhouse::ask;
 use crate::config::Pipeline;
-use crate::kafka::{self, read_to_end};
+use crate::kafka::{self, PastRecord, read_to_end};
 use crate::model::Input;
-use crate::simulate;
+use crate::simulate::{self, GatewaySummary};
 
 /// Two questions that an analyst would ask.
 const QUERIES: [(&str, &str); 2] = [
@@ -39,6 +40,9 @@ const QUERIES: [(&str, &str); 2] = [
     ),
 ];
 
+/// The header with which the gateway marks an update: the phone's session and number.
+const SEQUENCE: &str = "rf-seq";
+
 pub(super) struct Summary {
     checks: Vec<Check>,
     sent: Vec<(&'static str, u64)>,
@@ -48,6 +52,7 @@ pub(super) struct Summary {
     answers: Vec<(&'static str, &'static str, String)>,
     p99_s: Option<f64>,
     kept_rate: bool,
+    gateway: Option<GatewaySummary>,
 }
 
 /// Counts that must be equal, each with who says so.
@@ -77,19 +82,21 @@ impl Summary {
                 .parse()
                 .with_context(|| format!("{sql} answered {text:?}"))?)
         };
-        let in_kafka = |topic: &str, visit: &mut dyn FnMut(&[u8])| -> Result<u64, Failure> {
-            let mut records = 0;
-            read_to_end(&pipeline.kafka.brokers, topic, None, &mut |record| {
-                records += 1;
-                visit(record.value.unwrap_or_default());
-            })
-            .map_err(anyhow::Error::from)?;
-            Ok(records)
-        };
+        let in_kafka =
+            |topic: &str, visit: &mut dyn FnMut(PastRecord<'_>)| -> Result<u64, Failure> {
+                let mut records = 0;
+                read_to_end(&pipeline.kafka.brokers, topic, None, &mut |record| {
+                    records += 1;
+                    visit(record);
+                })
+                .map_err(anyhow::Error::from)?;
+                Ok(records)
+            };
 
         let mut kinds = BTreeSet::new();
         let mut examples = Vec::new();
-        let events = in_kafka(kafka::NOTIFICATIONS, &mut |bytes| {
+        let events = in_kafka(kafka::NOTIFICATIONS, &mut |record| {
+            let bytes = record.value.unwrap_or_default();
             let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
             let shape: Vec<&str> = value
                 .as_object()
@@ -102,7 +109,10 @@ impl Summary {
                 examples.push(value);
             }
         })?;
-        let updates = in_kafka(Input::Updates.topic(), &mut |_| {})?;
+        let mut by_gateway = 0;
+        let updates = in_kafka(Input::Updates.topic(), &mut |record| {
+            by_gateway += u64::from(record.has_header(SEQUENCE));
+        })?;
         let letters = in_kafka(kafka::DEAD_LETTERS, &mut |_| {})?;
 
         let rows = count("SELECT count() FROM riderflow.driver_locations")?;
@@ -111,11 +121,11 @@ impl Summary {
         )?;
         let refused =
             count("SELECT count() FROM riderflow.rejected_updates WHERE topic = 'rider-updates'")?;
-        let checks = vec![
+        let mut checks = vec![
             Check {
                 what: "updates",
                 counts: vec![
-                    ("acknowledged by Kafka", sent.acked.input(Input::Updates)),
+                    ("acknowledged to the city", sent.acked.input(Input::Updates)),
                     ("records in rider-updates", updates),
                     ("rows stored or refused", rows + refused),
                     ("distinct rows stored or refused", distinct_rows + refused),
@@ -147,6 +157,16 @@ impl Summary {
             },
         ];
 
+        if let Some(gateway) = &sent.gateway {
+            checks.push(Check {
+                what: "updates through the gateway",
+                counts: vec![
+                    ("acknowledged to the phones", gateway.acked),
+                    ("records in rider-updates with a number", by_gateway),
+                ],
+            });
+        }
+
         let by_type = ask(
             &server(pipeline),
             "SELECT type, count() FROM riderflow.events GROUP BY type",
@@ -176,6 +196,7 @@ impl Summary {
             answers,
             p99_s,
             kept_rate: sent.kept_rate,
+            gateway: sent.gateway.clone(),
         })
     }
 
@@ -200,6 +221,9 @@ impl fmt::Display for Summary {
         writeln!(f, "sent")?;
         for (topic, count) in &self.sent {
             writeln!(f, "  {topic:<24} {count:>10}")?;
+        }
+        if let Some(gateway) = &self.gateway {
+            writeln!(f, "  gateway: {}", phones::report(gateway))?;
         }
         if !self.kept_rate {
             writeln!(f, "  (the city could not keep its rate on this machine)")?;
