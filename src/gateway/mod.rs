@@ -44,10 +44,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::access::{AccessRules, Algorithm};
+use self::live::LiveError;
 use self::server::{Drain, Listening, Serving};
 use self::shared::{Alarm, Shared};
 use crate::config::{self, Pipeline};
+use crate::kafka::KafkaError;
 use crate::kafka::admin::{self, TopicError};
+use crate::kafka::routing::RouteError;
 use crate::telemetry::{Condition, Health, ServeError, Server, serve};
 
 /// Where metrics and health are served unless `--http` says otherwise.
@@ -83,6 +86,15 @@ pub enum GatewayError {
     /// Kafka doesn't answer, or its topics are not as they should be.
     #[error(transparent)]
     Topics(#[from] TopicError),
+    /// No way into Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// A route leads nowhere.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Nothing can be shown.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Metrics over HTTP.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -176,17 +188,23 @@ impl Gateway {
             pipeline: pipeline.clone(),
             access: Arc::new(access),
             metrics: metrics.clone(),
-            health: health.clone(),
             draining: drain.draining(),
             alarm: Alarm::default(),
             base_map: options.base_map,
         });
-        let router = router::compose(&shared);
+        let live_ready = health.condition("live view caught up");
+        let parts = router::Parts::open(&shared)?;
+        let router = parts.compose(&shared);
         let serving = listening.serve(settings, router, drain.draining(), metrics);
         let heartbeat = health.heartbeat();
+        let watched = Arc::clone(&shared);
         runtime.spawn(async move {
             loop {
                 heartbeat.beat();
+                live_ready.set(parts.live.is_ready());
+                if let Some(fault) = parts.intake.outlet().fatal() {
+                    watched.alarm.raise(fault);
+                }
                 tokio::time::sleep(BEAT).await;
             }
         });

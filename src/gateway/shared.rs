@@ -8,13 +8,10 @@ use super::access::Access;
 use super::metrics::GatewayMetrics;
 use super::server::Draining;
 use crate::config::Pipeline;
-use crate::telemetry::Health;
+use crate::model::TimeMs;
+use crate::wire::Limits;
 
 /// What every part of a gateway shares.
-#[expect(
-    dead_code,
-    reason = "the parts that use all of it come with their routes"
-)]
 pub(crate) struct Shared {
     /// The whole pipeline, valid.
     pub(crate) pipeline: Pipeline,
@@ -22,14 +19,20 @@ pub(crate) struct Shared {
     pub(crate) access: Arc<Access>,
     /// Counts.
     pub(crate) metrics: GatewayMetrics,
-    /// To name conditions of being ready.
-    pub(crate) health: Health,
     /// When to leave.
     pub(crate) draining: Draining,
     /// To say that this gateway can't go on.
     pub(crate) alarm: Alarm,
     /// The base map's GeoJSON, if another than the one that is built in.
     pub(crate) base_map: Option<Bytes>,
+}
+
+/// What an update may be at most; the same as the job's.
+pub(crate) fn limits_of(pipeline: &Pipeline) -> Limits {
+    Limits {
+        max_bytes: pipeline.updates.max_bytes,
+        future_limit_ms: (pipeline.updates.future_limit_s * 1000.0) as TimeMs,
+    }
 }
 
 /// Ends the gateway for a reason: the first one counts. A clone raises the same alarm.

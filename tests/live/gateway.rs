@@ -76,7 +76,7 @@ impl Gateway {
             &pipeline,
             Arc::clone(&access),
             ended,
-            Box::new(move |driver, session, seq| {
+            Box::new(move |driver, session, _partition, seq| {
                 let mut heard = hears.lock().expect("no panic");
                 heard.push((driver.0, session.to_owned(), seq));
             }),

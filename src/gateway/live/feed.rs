@@ -155,7 +155,7 @@ fn decode(seen: &Seen<'_>, limits: &Limits, seen_seq: &mut SeqHook) -> Option<Re
         Followed::Updates => {
             let update = decode_update(value, place(Input::Updates), at_ms, limits).ok()?;
             if let Some((session, seq)) = seen.seq() {
-                seen_seq(update.driver, session, seq);
+                seen_seq(update.driver, session, seen.partition, seq);
             }
             Some(Record::Update(update))
         }

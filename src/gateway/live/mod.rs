@@ -63,14 +63,14 @@ use self::order::OrderTeller;
 use self::place::PlaceTeller;
 use self::view::View;
 use super::access::{Access, Grant, Subject};
+use super::shared::limits_of;
 use crate::config::Pipeline;
 use crate::detect::Rules;
 use crate::model::{DriverId, OrderId, TimeMs};
-use crate::wire::Limits;
 
-/// Told of each update that came through a gateway: driver, session, number in it. It is
-/// called by the thread that feeds the view, so it must not wait.
-pub type SeqHook = Box<dyn FnMut(DriverId, &str, u64) + Send>;
+/// Told of each update that came through a gateway: driver, session, partition, number in the
+/// session. It is called by the thread that feeds the view, so it must not wait.
+pub type SeqHook = Box<dyn FnMut(DriverId, &str, i32, u64) + Send>;
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -159,10 +159,7 @@ impl Live {
         let feed = Feed {
             shared: Arc::clone(&shared),
             brokers: pipeline.kafka.brokers.clone(),
-            limits: Limits {
-                max_bytes: pipeline.updates.max_bytes,
-                future_limit_ms: (pipeline.updates.future_limit_s * 1000.0) as TimeMs,
-            },
+            limits: limits_of(pipeline),
             seen_seq,
             stop: Arc::clone(&stop),
         };

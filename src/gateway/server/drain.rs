@@ -34,6 +34,11 @@ impl Draining {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
+    /// The same, to be watched together with other things; true once it is time.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     /// Waits until it is time.
     pub(crate) async fn begun(&self) {
         // An error means that whoever would say so is gone: time to leave as well.
