@@ -257,7 +257,7 @@ fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
             let cpu_before = cpu();
             detector.export(
                 |driver| mark.is_whole(group(driver)),
-                |state| {
+                |state, _| {
                     new.add(group(state.driver()), state);
                     shown += 1;
                 },

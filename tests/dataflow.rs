@@ -35,6 +35,7 @@ struct Stored {
     timestamp_ms: TimeMs,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
+    sequence: Option<Vec<u8>>,
 }
 
 /// Every partition of every input.
@@ -68,6 +69,7 @@ impl RecordReader for Replay {
                 timestamp_ms: stored.timestamp_ms,
                 key: Some(&stored.key),
                 value: stored.value.as_deref(),
+                sequence: stored.sequence.as_deref(),
             }));
         }
         if records.is_empty() && self.ended.insert(partition) {
@@ -132,6 +134,28 @@ impl Given {
                 .collect(),
             ranges: later(&self.ranges, |(at, ..)| *at > epoch),
             snapshots: Vec::new(),
+        }
+    }
+
+    /// Names records by where they were in another log; those that weren't keep their names.
+    fn name_by(&mut self, origins: &BTreeMap<Source, Source>) {
+        let of = |source: &Source| origins.get(source).copied().unwrap_or(*source);
+        let flags = std::mem::take(&mut self.flags).into_iter();
+        self.flags = flags.map(|(source, flag)| (of(&source), flag)).collect();
+        for (_, source) in &mut self.dead_letters {
+            *source = of(source);
+        }
+        for (_, id) in &mut self.events {
+            let mut parts = id.splitn(4, '/');
+            let mut part = || parts.next().expect("topic, partition, offset and the rest");
+            let (topic, partition, offset, rest) = (part(), part(), part(), part());
+            let input = Input::ALL.into_iter().find(|input| input.topic() == topic);
+            let source = of(&Source {
+                input: input.expect("an input's topic"),
+                partition: partition.parse().expect("a partition"),
+                offset: offset.parse().expect("an offset"),
+            });
+            *id = format!("{topic}/{}/{}/{rest}", source.partition, source.offset);
         }
     }
 
@@ -232,6 +256,7 @@ impl Snapshot {
             fences: of(Kind::Fences, false),
             orders: of(Kind::Orders, true),
             drivers: of(Kind::Drivers, true),
+            sessions: of(Kind::Sessions, true),
             trails: of(Kind::Trails, true),
             cells: of(Kind::Cells, true),
         }
@@ -435,6 +460,7 @@ fn city(drivers: u32, steps: u32, partitions: i32, seed: u64) -> Log {
                 timestamp_ms: message.timestamp_ms,
                 key: batch.key(message).to_vec(),
                 value,
+                sequence: None,
             });
         }
         if step < steps {
@@ -442,6 +468,57 @@ fn city(drivers: u32, steps: u32, partitions: i32, seed: u64) -> Log {
         }
     }
     log
+}
+
+/// Numbers a city's updates, each driver's in sessions of its own, and sends good ones again: a
+/// while later, in the partition of the first copy. No driver has more sessions and partitions than
+/// are kept of it.
+/// Also gives where each record that is no resend was before.
+fn with_resends(log: &Log, seed: u64) -> (Log, BTreeMap<Source, Source>) {
+    let mut dice = Pcg64Mcg::seed_from_u64(seed);
+    let mut numbers: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut sessions: BTreeMap<Vec<u8>, BTreeSet<(i32, String)>> = BTreeMap::new();
+    let (mut with, mut origins): (Log, BTreeMap<Source, Source>) = Default::default();
+    for (&(input, partition), records) in log {
+        let mut copies: VecDeque<Stored> = VecDeque::new();
+        let to = with.entry((input, partition)).or_default();
+        let mut put = |mut stored: Stored, timestamp_ms, origin: Option<Source>| {
+            let offset = to.len() as i64;
+            stored.source.offset = offset;
+            stored.timestamp_ms = timestamp_ms;
+            origins.extend(origin.map(|origin| (stored.source, origin)));
+            to.push(stored);
+        };
+        for stored in records {
+            let mut stored = stored.clone();
+            let at_ms = stored.timestamp_ms;
+            if input == Input::Updates {
+                let number = numbers.entry(stored.key.clone()).or_default();
+                *number += 1;
+                // Some have none, some what is none; a session ends after 100 updates.
+                let session = format!("run-{}", *number / 100);
+                let of_driver = sessions.entry(stored.key.clone()).or_default();
+                of_driver.insert((partition, session.clone()));
+                assert!(of_driver.len() <= 4, "{of_driver:?}");
+                stored.sequence = match dice.random_range(0..20) {
+                    0 => None,
+                    1 => Some(b"run/-1".to_vec()),
+                    _ => Some(format!("{session}/{number}").into_bytes()),
+                };
+                let is_numbered = stored.sequence.as_deref().is_some_and(|s| s != b"run/-1");
+                let is_good = stored.value.as_deref().is_some_and(|value| value != b"{}");
+                if is_numbered && is_good && dice.random_range(0..10) == 0 {
+                    copies.push_back(stored.clone());
+                }
+            }
+            let origin = stored.source;
+            put(stored, at_ms, Some(origin));
+            while !copies.is_empty() && dice.random_range(0..8) == 0 {
+                put(copies.pop_front().expect("one"), at_ms, None);
+            }
+        }
+    }
+    (with, origins)
 }
 
 /// Ranges of all epochs of a partition join without gap or overlap, from 0 to its end.
@@ -461,7 +538,7 @@ proptest! {
 
     #[test]
     fn batching_and_workers_change_nothing(seed in 0_u64..1_000_000, partitions in 1..4_i32) {
-        let log = city(60, 120, partitions, seed);
+        let (log, _) = with_resends(&city(60, 120, partitions, seed), seed);
         let alone = run(&log, 1, seed);
         assert_ranges_join(&alone, &log);
         prop_assert!(alone.events.len() > 50, "{} events", alone.events.len());
@@ -471,10 +548,28 @@ proptest! {
         }
     }
 
+    /// Whatever is told, it is what would be told if they had not come, in the same epochs.
+    #[test]
+    fn updates_that_are_resent_change_nothing(seed in 0_u64..1_000_000, partitions in 1..3_i32) {
+        let log = city(60, 120, partitions, seed);
+        let (with, origins) = with_resends(&log, seed);
+        let count = |log: &Log| log.values().map(Vec::len).sum::<usize>();
+        let resent = count(&with) - count(&log);
+        prop_assert!(resent > 100, "{} of {}", resent, count(&with));
+        let alone = run(&log, 1, seed);
+        for workers in [1, 2, 4] {
+            let mut given = run(&with, workers, seed);
+            given.name_by(&origins);
+            prop_assert_eq!(&given.flags, &alone.flags);
+            prop_assert_eq!(&given.events, &alone.events);
+            prop_assert_eq!(&given.dead_letters, &alone.dead_letters);
+        }
+    }
+
     /// From any snapshot, with any number of epochs to be read again, by any number of workers.
     #[test]
     fn a_restart_from_a_snapshot_changes_nothing(seed in 0_u64..1_000_000, partitions in 1..4_i32) {
-        let log = city(60, 120, partitions, seed);
+        let (log, _) = with_resends(&city(60, 120, partitions, seed), seed);
         let before = run(&log, 2, seed);
         let mut dice = Pcg64Mcg::seed_from_u64(seed);
         let epochs: Vec<Epoch> = before.ranges.iter().map(|(epoch, ..)| *epoch).collect();
@@ -549,6 +644,7 @@ fn with_strangers(log: &Log, partitions: i32) -> Log {
                 timestamp_ms: at_ms,
                 key: driver.to_string().into_bytes(),
                 value: Some(value.into_bytes()),
+                sequence: None,
             }
         })
         .collect();

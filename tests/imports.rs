@@ -98,7 +98,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("axum", &["telemetry", "gateway"]),
     ("object_store", &["snapshot"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
-    ("unsafe", &["services/clickhouse_lib.rs"]),
+    ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),
 ];
 
 #[test]
@@ -565,7 +565,7 @@ fn f() {
             (
                 "services/kafka.rs",
                 "fn f() { unsafe { g() } }",
-                "src/services/kafka.rs:1: `unsafe` belongs in `services/clickhouse_lib.rs` only (`unsafe`)",
+                "src/services/kafka.rs:1: `unsafe` belongs in `services/clickhouse_lib.rs`, `kafka/header.rs` only (`unsafe`)",
             ),
             (
                 "dataflow/windows.rs",

@@ -331,6 +331,20 @@ fn headers_are_as_the_asyncapi_document_has_them() {
         hold(&events, &headers.into(), kind.name());
     }
 
+    let updates = validator("riderUpdateHeaders");
+    for (session, number) in [("k3J9", 1), ("_-", 17), (&"s".repeat(64), i64::MAX as u64)] {
+        let header = wire::encode_sequence(session, number);
+        let read = wire::split_sequence(header.as_bytes());
+        assert_eq!(read, Some((session, number)));
+        hold(&updates, &json!({wire::SEQUENCE_HEADER: header}), session);
+    }
+    hold(&updates, &json!({}), "no rf-seq");
+    for malformed in ["", "a", "/1", "a/0", "a/-1", "a/x", "a b/1", "a/b/1"] {
+        assert_eq!(wire::split_sequence(malformed.as_bytes()), None);
+        let header = json!({wire::SEQUENCE_HEADER: malformed});
+        assert!(!updates.is_valid(&header), "{malformed}");
+    }
+
     let letters = validator("deadLetterHeaders");
     for reason in Reason::ALL {
         let letter = DeadLetter {

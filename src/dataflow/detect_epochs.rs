@@ -18,9 +18,10 @@ use timely::dataflow::operators::{Capability, InputCapability};
 
 use super::keep_fences::FenceState;
 use super::marks::{Marks, end_of};
+use super::read_inputs::Number;
 use super::windows::Counted;
 use super::{Context, Output, frontier_of};
-use crate::detect::{Detector, DriverState, OrderStep, Outputs};
+use crate::detect::{Detector, DriverState, OrderStep, Outputs, SessionsState};
 use crate::epoch::key_group;
 use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Input, Place, Source, Update};
 use crate::snapshot::{Kind, Mark, Part, Parts};
@@ -35,6 +36,8 @@ struct Waiting {
     /// For events, and for what windows count.
     capabilities: Option<[Capability<u64>; 2]>,
     updates: Vec<Vec<Update>>,
+    /// Of those updates that bear one.
+    numbers: Vec<Vec<Number>>,
     changes: Vec<Change>,
 }
 
@@ -63,6 +66,7 @@ pub(super) struct Known {
     pub(super) fences: Vec<FenceState>,
     /// Of this worker's key groups.
     pub(super) drivers: Vec<DriverState<'static>>,
+    pub(super) sessions: Vec<SessionsState<'static>>,
 }
 
 /// What detection gives.
@@ -75,6 +79,7 @@ pub(super) struct Detected<'scope> {
 
 pub(super) fn detect_epochs<'scope>(
     updates: StreamVec<'scope, u64, Update>,
+    numbers: StreamVec<'scope, u64, Number>,
     steps: StreamVec<'scope, u64, OrderStep>,
     fences: StreamVec<'scope, u64, FenceChange>,
     marks: StreamVec<'scope, u64, Mark>,
@@ -87,8 +92,10 @@ pub(super) fn detect_epochs<'scope>(
         updates.scope().peers() as u64,
     );
     let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
+    let numbers_by_driver = Exchange::new(|number: &Number| group_of(number.driver));
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
     let mut updates = builder.new_input(updates, by_driver);
+    let mut numbers = builder.new_input(numbers, numbers_by_driver);
     let mut steps = builder.new_input(steps, steps_by_driver);
     let mut fences = builder.new_input(fences.broadcast(), Pipeline);
     let mut marks = builder.new_input(marks, Pipeline);
@@ -120,6 +127,13 @@ pub(super) fn detect_epochs<'scope>(
                 if let Some(capabilities) = retain(&capability) {
                     let entry = waiting.entry(*capabilities[0].time()).or_default();
                     entry.updates.push(std::mem::take(data));
+                    entry.capabilities.get_or_insert(capabilities);
+                }
+            });
+            numbers.for_each(|capability, data| {
+                if let Some(capabilities) = retain(&capability) {
+                    let entry = waiting.entry(*capabilities[0].time()).or_default();
+                    entry.numbers.push(std::mem::take(data));
                     entry.capabilities.get_or_insert(capabilities);
                 }
             });
@@ -248,17 +262,28 @@ impl Judge {
         for driver in known.drivers {
             self.detector.import(driver);
         }
+        for sessions in known.sessions {
+            self.detector.import_sessions(sessions);
+        }
         debug_assert!(self.outputs.events.is_empty());
     }
 
     fn export(&mut self, mark: Mark, owned: impl Fn(u64) -> bool) -> Vec<Part> {
         let began = Instant::now();
-        let mut parts = Parts::new(Kind::Drivers, mark);
+        let mut drivers = Parts::new(Kind::Drivers, mark);
+        let mut sessions = Parts::new(Kind::Sessions, mark);
         self.detector.export(
             |driver| mark.is_whole(group_of(driver)),
-            |state| parts.add(group_of(state.driver()), state),
+            |state, of_driver| {
+                let group = group_of(state.driver());
+                drivers.add(group, state);
+                if let Some(of_driver) = of_driver {
+                    sessions.add(group, of_driver);
+                }
+            },
         );
-        let parts = parts.finish(owned);
+        let mut parts = drivers.finish(&owned);
+        parts.extend(sessions.finish(owned));
         let pause_s = began.elapsed().as_secs_f64();
         self.context.metrics.snapshot_pause_seconds.observe(pause_s);
         parts
@@ -279,12 +304,21 @@ impl Judge {
             Change::Order(step) => detector.on_order(step, now_ms, outputs),
         };
 
-        for update in in_order(received.updates) {
+        // A number comes with its update, by the same way into the same epoch.
+        let numbers = in_order(received.numbers, |number| number.place);
+        let mut numbers = numbers.into_iter().peekable();
+        for update in in_order(received.updates, |update| update.place) {
             while let Some(change) = changes.next_if(|change| change.place() < update.place) {
                 apply(change, outputs, detector);
             }
-            detector.on_update(update, now_ms, outputs);
+            match numbers.next_if(|number| number.place == update.place) {
+                None => detector.on_update(update, now_ms, outputs),
+                Some(Number { sequence, .. }) => {
+                    detector.on_numbered_update(update, sequence, now_ms, outputs);
+                }
+            }
         }
+        debug_assert!(numbers.next().is_none(), "each number has its update");
         for change in changes {
             apply(change, outputs, detector);
         }
@@ -310,6 +344,8 @@ impl Judge {
         for (flag, count) in Flag::ALL.into_iter().zip(counts) {
             self.context.metrics.updates.add(flag, count);
         }
+        let resent = std::mem::take(&mut self.outputs.resent);
+        self.context.metrics.updates_resent.inc_by(resent);
         if self.context.windows.is_some() {
             let judged = self.outputs.judged.iter();
             let counted = judged.filter(|location| matches!(location.flag, Flag::Ok | Flag::Late));
@@ -323,15 +359,15 @@ impl Judge {
     }
 }
 
-/// One run of updates in merged order. What each partition brings is in order already, so
-/// this merges runs rather than sorts.
-fn in_order(containers: Vec<Vec<Update>>) -> Vec<Update> {
-    let mut updates: Vec<Update> = match <[Vec<Update>; 1]>::try_from(containers) {
+/// One run in merged order. What each partition brings is in order already, so this merges
+/// runs rather than sorts.
+fn in_order<T>(containers: Vec<Vec<T>>, place: impl Fn(&T) -> Place) -> Vec<T> {
+    let mut run: Vec<T> = match <[Vec<T>; 1]>::try_from(containers) {
         Ok([only]) => only,
         Err(containers) => containers.into_iter().flatten().collect(),
     };
-    if !updates.is_sorted_by_key(|update| update.place) {
-        updates.sort_by_key(|update| update.place);
+    if !run.is_sorted_by_key(&place) {
+        run.sort_by_key(&place);
     }
-    updates
+    run
 }

@@ -416,6 +416,7 @@ fn detect(pipeline: &Pipeline) -> Stage {
     };
     let mut does = vec![
         "merges an epoch's updates, order steps and fence changes into the one order".into(),
+        "drops what was resent: by driver, partition and session, numbers that were reached".into(),
         format!(
             "flags: inaccurate over {} m, teleport over {} m/s",
             updates.max_accuracy_m, updates.max_speed_mps
@@ -439,7 +440,7 @@ fn detect(pipeline: &Pipeline) -> Stage {
             "holds an update for {} s, for older ones to overtake it",
             updates.lateness_s
         );
-        does.insert(1, line);
+        does.insert(2, line);
     }
     Stage {
         name: "detect",

@@ -118,6 +118,8 @@ pub struct Restored {
     /// Of the worker's own key groups.
     pub drivers: Vec<Part>,
     /// Of the worker's own key groups.
+    pub sessions: Vec<Part>,
+    /// Of the worker's own key groups.
     pub trails: Vec<Part>,
     /// Of the worker's own key groups.
     pub cells: Vec<Part>,
@@ -227,12 +229,14 @@ pub fn build<R: RecordReader>(
     );
     let detected = detect_epochs::detect_epochs(
         decoded.updates,
+        decoded.numbers,
         steps,
         decoded.fences,
         marks.clone(),
         detect_epochs::Known {
             fences: restored_fences,
             drivers: entries(&restored.drivers, &context),
+            sessions: entries(&restored.sessions, &context),
         },
         Rc::clone(&context),
     );

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -22,7 +23,8 @@ use timely::dataflow::{Scope, StreamVec};
 use super::Context;
 use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
 use crate::model::{
-    DeadLetter, Epoch, Fault, FenceChange, Input, OrderChange, Place, TimeMs, Update,
+    DeadLetter, DriverId, Epoch, Fault, FenceChange, Input, OrderChange, Place, Sequence, TimeMs,
+    Update,
 };
 use crate::snapshot::Mark;
 use crate::wire;
@@ -48,9 +50,21 @@ pub struct Feed<R> {
     pub partitions: Vec<(i32, PartitionClock)>,
 }
 
+/// The number that an update bears, as a record of its own, so that updates without one are no
+/// larger.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Number {
+    /// The update's.
+    pub(super) place: Place,
+    /// The update's.
+    pub(super) driver: DriverId,
+    pub(super) sequence: Sequence,
+}
+
 /// What the source gives, each in the epoch that it belongs to.
 pub(super) struct Decoded<'scope> {
     pub(super) updates: StreamVec<'scope, u64, Update>,
+    pub(super) numbers: StreamVec<'scope, u64, Number>,
     pub(super) orders: StreamVec<'scope, u64, OrderChange>,
     pub(super) fences: StreamVec<'scope, u64, FenceChange>,
     pub(super) dead_letters: StreamVec<'scope, u64, DeadLetter>,
@@ -70,12 +84,14 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
     let activator = scope.activator_for(builder.operator_info().address);
 
     let (updates_out, updates) = builder.new_output();
+    let (numbers_out, numbers) = builder.new_output();
     let (orders_out, orders) = builder.new_output();
     let (fences_out, fences) = builder.new_output();
     let (dead_letters_out, dead_letters) = builder.new_output();
     let (ranges_out, ranges) = builder.new_output();
     let (marks_out, marks) = builder.new_output();
     let mut updates_out = OutputBuilder::from(updates_out);
+    let mut numbers_out = OutputBuilder::from(numbers_out);
     let mut orders_out = OutputBuilder::from(orders_out);
     let mut fences_out = OutputBuilder::from(fences_out);
     let mut dead_letters_out = OutputBuilder::from(dead_letters_out);
@@ -106,6 +122,7 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
 
             let [
                 updates_cap,
+                numbers_cap,
                 orders_cap,
                 fences_cap,
                 dead_letters_cap,
@@ -113,9 +130,10 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
                 marks_cap,
             ] = &held[..]
             else {
-                unreachable!("a capability for each of the six outputs")
+                unreachable!("a capability for each of the seven outputs")
             };
             out.updates.send(&mut updates_out.activate(), updates_cap);
+            out.numbers.send(&mut numbers_out.activate(), numbers_cap);
             out.orders.send(&mut orders_out.activate(), orders_cap);
             out.fences.send(&mut fences_out.activate(), fences_cap);
             out.dead_letters
@@ -147,6 +165,7 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
 
     Decoded {
         updates,
+        numbers,
         orders,
         fences,
         dead_letters,
@@ -196,6 +215,7 @@ impl<T: 'static> Outbox<T> {
 #[derive(Default)]
 struct Outboxes {
     updates: Outbox<Update>,
+    numbers: Outbox<Number>,
     orders: Outbox<OrderChange>,
     fences: Outbox<FenceChange>,
     dead_letters: Outbox<DeadLetter>,
@@ -211,8 +231,14 @@ impl Outboxes {
         };
         let outcome = match record.source.input {
             Input::Updates => {
-                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits)
-                    .map(|update| self.updates.push(epoch, update))
+                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits).map(
+                    |update| {
+                        if let Some(header) = record.sequence {
+                            self.number(header, epoch, &update);
+                        }
+                        self.updates.push(epoch, update);
+                    },
+                )
             }
             Input::Orders => {
                 wire::decode_order(record.key, record.value, place, record.timestamp_ms)
@@ -223,6 +249,17 @@ impl Outboxes {
         };
         if let Err(fault) = outcome {
             self.refuse(record, epoch, place, fault);
+        }
+    }
+
+    fn number(&mut self, header: &[u8], epoch: Epoch, update: &Update) {
+        if let Some(sequence) = wire::decode_sequence(header) {
+            let number = Number {
+                place: update.place,
+                driver: update.driver,
+                sequence,
+            };
+            self.numbers.push(epoch, number);
         }
     }
 

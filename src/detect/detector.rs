@@ -11,7 +11,7 @@ use super::timers::{self, Agenda, Begun, Moment, NEVER, seconds};
 use super::visits::Dwell;
 use crate::geo::{Area, distance_m};
 use crate::model::{
-    Cause, Event, EventKind, FenceChange, Location, Place, Subject, TimeMs, Update,
+    Cause, Event, EventKind, FenceChange, Location, Place, Sequence, Subject, TimeMs, Update,
 };
 
 /// The state of the drivers that one worker owns, and all fences.
@@ -48,6 +48,8 @@ pub struct Outputs {
     pub events: Vec<Event>,
     /// Each valid update once, when it is judged.
     pub judged: Vec<Location>,
+    /// How many updates were dropped as resent.
+    pub resent: u64,
 }
 
 /// Which timers are due.
@@ -165,6 +167,30 @@ impl Detector {
     /// Judges an update, at once or when it is released; an `ok` one moves its driver.
     pub fn on_update(&mut self, update: Update, now_ms: TimeMs, out: &mut Outputs) {
         let number = self.drivers.number(update.driver);
+        self.hear(number, update, now_ms, out);
+    }
+
+    /// As [`Detector::on_update`], of an update that bears a number; a resent one is dropped
+    /// and leaves no other trace than in [`Outputs::resent`]: it isn't even a sign of life.
+    pub fn on_numbered_update(
+        &mut self,
+        update: Update,
+        sequence: Sequence,
+        now_ms: TimeMs,
+        out: &mut Outputs,
+    ) {
+        let number = self.drivers.number(update.driver);
+        let partition = update.place.source.partition;
+        if self.drivers.records[number].is_new(partition, sequence) {
+            self.hear(number, update, now_ms, out);
+        } else {
+            out.resent += 1;
+        }
+    }
+
+    /// Takes an update's sign of life, and judges it or holds it.
+    #[inline]
+    fn hear(&mut self, number: usize, update: Update, now_ms: TimeMs, out: &mut Outputs) {
         let place = update.place;
         self.catch_up(number, place, now_ms, out);
         let first = out.events.len();

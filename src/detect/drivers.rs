@@ -9,11 +9,12 @@ use super::flags::Spot;
 use super::legs::OrderLegs;
 use super::orders::OrderStep;
 use super::rules::Spans;
+use super::sessions::{self, Session};
 use super::silence::Silence;
 use super::timers::{Agenda, Begun, NEVER};
 use super::visits::Visit;
 use crate::geo::distance_m;
-use crate::model::{DriverId, OrderId, Place, Position, TimeMs, Update};
+use crate::model::{DriverId, OrderId, Place, Position, Sequence, TimeMs, Update};
 
 /// A reported or implied speed below this says nothing of when a driver will be there, m/s.
 const MIN_SPEED_MPS: f64 = 1.0;
@@ -61,13 +62,15 @@ pub(super) struct Driver {
     pub(super) wake_event_ms: TimeMs,
 }
 
-/// What a driver has while it is late or strange.
+/// What a driver has while it is late or strange, or if its updates bear numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Aside {
     /// The last teleport, if it came after the last `ok` fix.
     pub(super) teleport: Option<Spot>,
     /// Updates that wait for others to overtake them, by when they are released.
     pub(super) held: VecDeque<Held>,
+    /// The sessions that its updates came in, by use, the last used one at the end.
+    pub(super) sessions: Vec<Session>,
 }
 
 /// An update that waits.
@@ -153,6 +156,13 @@ impl Driver {
         let held = self.aside.as_mut()?.held.pop_front()?;
         self.changed = true;
         Some(held)
+    }
+
+    /// Notes the number of an update; returns whether it is no resend.
+    pub(super) fn is_new(&mut self, partition: i32, sequence: Sequence) -> bool {
+        self.changed = true;
+        let sessions = &mut self.aside.get_or_insert_default().sessions;
+        sessions::take(sessions, partition, sequence)
     }
 
     /// The last teleport, if it came after the last `ok` fix.

@@ -24,6 +24,7 @@
 //!
 //! | file | rule |
 //! |---|---|
+//! | `sessions` | which updates are resent |
 //! | `flags` | what an update is to its driver's history |
 //! | `visits` | entering, dwelling in and leaving a fence |
 //! | `legs` | which legs of an order a driver has, and had |
@@ -45,6 +46,7 @@ mod legs;
 mod near;
 mod orders;
 mod rules;
+mod sessions;
 mod silence;
 mod state;
 mod stay;
@@ -72,4 +74,4 @@ mod stay_tests;
 pub use detector::{Detector, Outputs};
 pub use orders::{OrderBook, OrderStep};
 pub use rules::Rules;
-pub use state::{DriverState, OrderState};
+pub use state::{DriverState, OrderState, SessionsState};

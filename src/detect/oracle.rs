@@ -35,6 +35,9 @@ struct LegOf {
     departed: bool,
 }
 
+/// By partition and session: the last record, and the greatest number.
+type Sessions = BTreeMap<(i32, u64), (usize, u64)>;
+
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     fences: BTreeMap<u8, (Shape, Option<f64>)>,
@@ -47,8 +50,13 @@ pub(super) struct Oracle {
     heard: BTreeMap<u64, Start>,
     open_since: BTreeMap<u64, Start>,
     silent: BTreeSet<u64>,
+    sessions: BTreeMap<u64, Sessions>,
     pub(super) told: Vec<Told>,
     pub(super) flags: BTreeMap<usize, Flag>,
+    /// Which records were resent.
+    pub(super) resent: BTreeSet<usize>,
+    /// How many sessions were forgotten.
+    pub(super) forgotten: usize,
     /// How many teleports were confirmed.
     pub(super) jumps: usize,
     /// How many timers a fix showed to be due.
@@ -68,15 +76,16 @@ impl Oracle {
     pub(super) fn tell(history: &[Timed], rules: &Rules, until_ms: i64) -> Self {
         let mut oracle = Self::default();
         // What to do when: records come, and updates are judged, perhaps later.
-        let mut agenda: Vec<(i64, u8, usize, bool)> = Vec::new();
+        let mut agenda: Vec<(i64, u8, i32, usize, bool)> = Vec::new();
         for (number, (at_ms, record)) in history.iter().enumerate() {
-            agenda.push((*at_ms, record.rank(), number, false));
+            let partition = record.partition();
+            agenda.push((*at_ms, record.rank(), partition, number, false));
             if let Record::Update { age_ms, .. } = record {
                 let release = match rules.lateness_s {
                     0.0 => *at_ms,
                     lateness_s => at_ms - age_ms + seconds_ms(lateness_s),
                 };
-                agenda.push((release.max(*at_ms), 2, number, true));
+                agenda.push((release.max(*at_ms), 2, partition, number, true));
             }
         }
         agenda.sort();
@@ -84,7 +93,7 @@ impl Oracle {
         for tick in 0..until_ms / TICK_MS {
             let now = tick * TICK_MS;
             oracle.ring(now, rules);
-            while let Some((_, rank, number, judge)) = agenda.next_if(|next| next.0 == now) {
+            while let Some((_, rank, _, number, judge)) = agenda.next_if(|next| next.0 == now) {
                 let start = Start {
                     at_ms: now,
                     event_ms: now,
@@ -193,7 +202,39 @@ impl Oracle {
         self.told.extend(due.into_iter().map(|(_, event)| event));
     }
 
+    /// Whether an update is one that came before: its number or a greater one was in its
+    /// session. Four sessions are remembered of a driver.
+    fn is_resent(&mut self, source: usize, record: &Record) -> bool {
+        let Record::Update {
+            driver,
+            partition,
+            sequence: Some((session, number)),
+            ..
+        } = *record
+        else {
+            return false;
+        };
+        let sessions = self.sessions.entry(driver).or_default();
+        let greatest = sessions
+            .get(&(partition, session))
+            .map_or(0, |known| known.1);
+        sessions.insert((partition, session), (source, greatest.max(number)));
+        while sessions.len() > 4 {
+            let oldest = sessions.iter().min_by_key(|(_, (used, _))| *used);
+            let oldest = oldest.map(|(key, _)| *key);
+            oldest.and_then(|key| sessions.remove(&key));
+            self.forgotten += 1;
+        }
+        number <= greatest
+    }
+
     fn take(&mut self, mut start: Start, (at_ms, record): &Timed, judge: bool, rules: &Rules) {
+        if !judge && self.is_resent(start.source, record) {
+            self.resent.insert(start.source);
+        }
+        if self.resent.contains(&start.source) {
+            return;
+        }
         let mut told = Vec::new();
         match record {
             Record::Fence(id, version) => {

@@ -12,7 +12,7 @@ use super::oracle_world::{Record, Shape, TICK_MS, Timed, Told, Xy, merge, positi
 use super::{Detector, OrderBook, Outputs, Rules};
 use crate::model::{
     DriverId, Event, EventKind, Fence, FenceChange, FenceId, Flag, Geometry, Input, Order,
-    OrderChange, OrderId, OrderStatus, Place, Source, Stop, Subject, Update,
+    OrderChange, OrderId, OrderStatus, Place, Sequence, Source, Stop, Subject, Update,
 };
 
 fn told(event: &Event) -> Told {
@@ -45,8 +45,8 @@ pub(super) struct Job {
     pub(super) detectors: Vec<Detector>,
 }
 
-/// All that was told in telling order, and the flags by record.
-pub(super) type Story = (Vec<Event>, BTreeMap<usize, Flag>);
+/// All that was told in telling order, the flags by record, and how many were resent.
+pub(super) type Story = (Vec<Event>, BTreeMap<usize, Flag>, u64);
 
 impl Job {
     pub(super) fn new(count: usize, rules: &Rules) -> Self {
@@ -76,7 +76,7 @@ impl Job {
         ends.push(until_ms);
         ends.sort_unstable();
         let mut records = history.iter().enumerate().peekable();
-        let (mut events, mut flags) = (Vec::new(), BTreeMap::new());
+        let (mut events, mut flags, mut resent) = (Vec::new(), BTreeMap::new(), 0);
         let mut begin_ms = 0;
         for now_ms in ends {
             let mut epoch: Vec<Event> = Vec::new();
@@ -91,6 +91,7 @@ impl Job {
                 detector.end_epoch(now_ms, out);
                 assert!(detector.next_deadline().is_none_or(|next| next >= now_ms));
                 epoch.append(&mut out.events);
+                resent += out.resent;
                 for location in &out.judged {
                     let number = location.update.place.source.offset as usize;
                     assert_eq!(flags.insert(number, location.flag), None, "judged twice");
@@ -106,7 +107,7 @@ impl Job {
             begin_ms = now_ms;
             after(&mut job, taken);
         }
-        (events, flags)
+        (events, flags, resent)
     }
 
     fn take(
@@ -122,7 +123,7 @@ impl Job {
             at_ms,
             source: Source {
                 input,
-                partition: 0,
+                partition: record.partition(),
                 offset: number as i64,
             },
         };
@@ -153,6 +154,8 @@ impl Job {
                 age_ms,
                 speed,
                 accuracy,
+                sequence,
+                ..
             } => {
                 let update = Update {
                     place: place(Input::Updates),
@@ -166,7 +169,14 @@ impl Job {
                     state: None,
                 };
                 let owner = *driver as usize % count;
-                self.detectors[owner].on_update(update, now_ms, &mut out[owner]);
+                let (detector, out) = (&mut self.detectors[owner], &mut out[owner]);
+                match *sequence {
+                    None => detector.on_update(update, now_ms, out),
+                    Some((session, number)) => {
+                        let sequence = Sequence { session, number };
+                        detector.on_numbered_update(update, sequence, now_ms, out);
+                    }
+                }
             }
         }
     }
@@ -299,14 +309,18 @@ fn record() -> impl Strategy<Value = Record> {
     ];
     let speed = prop_oneof![Just(None), (0.0..3.0f32).prop_map(Some)];
     let accuracy = prop_oneof![3 => Just(None), 3 => Just(Some(100.0f32)), 1 => Just(Some(100.1))];
+    // More sessions and partitions than are kept; small numbers, so that many were there.
+    let sequence = proptest::option::weighted(0.5, (0..3u64, 1..30u64));
     prop_oneof![
         2 => (0..6u8, proptest::option::weighted(0.85, (shape(), dwell())))
             .prop_map(|(id, version)| Record::Fence(id, version)),
         3 => (0..4u8, proptest::option::weighted(0.93, version))
             .prop_map(|(id, version)| Record::Order(id, version)),
-        12 => (0..5u64, xy(), age, speed, accuracy).prop_map(|(driver, xy, age_ms, speed, accuracy)| {
-            Record::Update { driver, xy, age_ms, speed, accuracy }
-        }),
+        12 => (0..5u64, xy(), age, speed, accuracy, 0..2i32, sequence).prop_map(
+            |(driver, xy, age_ms, speed, accuracy, partition, sequence)| Record::Update {
+                driver, xy, age_ms, speed, accuracy, partition, sequence,
+            },
+        ),
     ]
 }
 
@@ -363,8 +377,9 @@ proptest! {
         let oracle = Oracle::tell(&history, &rules, until_ms);
         let ends: Vec<i64> = ends.into_iter().filter(|end| *end < until_ms).collect();
         let others: Vec<i64> = others.into_iter().filter(|end| *end < until_ms).collect();
-        let (events, flags) = Job::run(1, &rules, &history, &ends, until_ms);
+        let (events, flags, resent) = Job::run(1, &rules, &history, &ends, until_ms);
         prop_assert_eq!(&flags, &oracle.flags);
+        prop_assert_eq!(resent, oracle.resent.len() as u64);
         let got: Vec<Told> = events.iter().map(told).collect();
         for driver in 0..5 {
             let of = |events: &[Told]| -> Vec<Told> {
@@ -386,6 +401,7 @@ proptest! {
             let story = Job::run(count, &rules, &history, ends, until_ms);
             prop_assert_eq!(&story.0, &events, "{} workers", count);
             prop_assert_eq!(&story.1, &flags);
+            prop_assert_eq!(story.2, resent);
         }
     }
 }
@@ -396,13 +412,15 @@ fn random_histories_tell_of_everything() {
     let mut runner = TestRunner::deterministic();
     let mut kinds: BTreeMap<EventKind, usize> = BTreeMap::new();
     let mut flags: BTreeMap<Flag, usize> = BTreeMap::new();
-    let (mut jumps, mut by_fix) = (0, 0);
-    for _ in 0..150 {
+    let (mut jumps, mut by_fix, mut resent, mut forgotten) = (0, 0, 0, 0);
+    for _ in 0..300 {
         let history = history(120).new_tree(&mut runner).unwrap().current();
         let rules = rules().new_tree(&mut runner).unwrap().current();
         let oracle = Oracle::tell(&history, &rules, end_of(&history));
         jumps += oracle.jumps;
         by_fix += oracle.by_fix;
+        resent += oracle.resent.len();
+        forgotten += oracle.forgotten;
         for event in &oracle.told {
             *kinds.entry(event.kind).or_default() += 1;
         }
@@ -419,6 +437,7 @@ fn random_histories_tell_of_everything() {
         assert!(count >= 10, "{count} {}: {flags:?}", flag.as_str());
     }
     assert!(jumps >= 10 && by_fix >= 10, "{jumps} {by_fix}");
+    assert!(resent >= 50 && forgotten >= 50, "{resent} {forgotten}");
 }
 
 /// A driver's trace: for each fix, ticks since the one before, place, accuracy.
@@ -446,6 +465,8 @@ fn report(driver: u64, at_ms: i64, event_ms: i64, fix: &(i64, Xy, Option<f32>)) 
         age_ms: at_ms - event_ms,
         speed: None,
         accuracy: fix.2,
+        partition: 0,
+        sequence: None,
     };
     (at_ms, record)
 }

@@ -28,6 +28,9 @@ pub(super) enum Record {
         age_ms: i64,
         speed: Option<f32>,
         accuracy: Option<f32>,
+        partition: i32,
+        /// Session and number.
+        sequence: Option<(u64, u64)>,
     },
 }
 
@@ -39,6 +42,13 @@ impl Record {
             Self::Update { .. } => 2,
         }
     }
+
+    pub(super) fn partition(&self) -> i32 {
+        match self {
+            Self::Update { partition, .. } => *partition,
+            _ => 0,
+        }
+    }
 }
 
 /// A record at its merge time; its offset is its number in the history.
@@ -46,7 +56,7 @@ pub(super) type Timed = (i64, Record);
 
 /// Puts records of one time into the merged order.
 pub(super) fn merge(history: &mut [Timed]) {
-    history.sort_by_key(|(at_ms, record)| (*at_ms, record.rank()));
+    history.sort_by_key(|(at_ms, record)| (*at_ms, record.rank(), record.partition()));
 }
 
 /// An event in short, with what is worth comparing.

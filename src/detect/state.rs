@@ -21,6 +21,7 @@ use super::drivers::{Aside, Fix, Held, NOWHERE};
 use super::flags::Spot;
 use super::legs::OrderLegs;
 use super::orders::{Kept, OrderBook, State};
+use super::sessions::Session;
 use super::silence::Silence;
 use super::timers::{Begun, NEVER};
 use super::visits::{Dwell, Visit};
@@ -48,6 +49,15 @@ pub(super) struct VisitState<'a> {
     pub(super) dwelled: bool,
 }
 
+/// The sessions of a driver whose updates bear numbers; not part of [`DriverState`], which
+/// snapshots of format 1 have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionsState<'a> {
+    pub(super) driver: DriverId,
+    /// By use, the last used one at the end.
+    pub(super) sessions: Cow<'a, [Session]>,
+}
+
 /// All that an [`OrderBook`] must know of an order to go on with it, or that it was removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderState<'a> {
@@ -62,6 +72,13 @@ impl DriverState<'_> {
     }
 }
 
+impl SessionsState<'_> {
+    /// Whose sessions they are.
+    pub fn driver(&self) -> DriverId {
+        self.driver
+    }
+}
+
 impl OrderState<'_> {
     /// Whose state it is.
     pub fn order(&self) -> &OrderId {
@@ -71,13 +88,13 @@ impl OrderState<'_> {
 
 impl Detector {
     /// Shows each driver that has changed since the export before, and each that `whole` is
-    /// true of. Asks `whole` of each driver that has not changed.
+    /// true of, with its sessions if it has any. Asks `whole` of each driver that has not changed.
     ///
     /// To be called between epochs. No driver is ever forgotten, so none is removed.
     pub fn export(
         &mut self,
         whole: impl Fn(DriverId) -> bool,
-        mut visit: impl FnMut(&DriverState),
+        mut visit: impl FnMut(&DriverState, Option<&SessionsState>),
     ) {
         let fences = &self.fences;
         let mut visits = Vec::new();
@@ -96,7 +113,7 @@ impl Detector {
             }));
             let aside = driver.aside.as_deref();
             let held = aside.map(|aside| Cow::Borrowed(&aside.held));
-            visit(&DriverState {
+            let state = DriverState {
                 driver: driver.id,
                 last: driver.last,
                 previous: driver.previous,
@@ -105,12 +122,18 @@ impl Detector {
                 visits: Cow::Borrowed(&visits),
                 orders: Cow::Borrowed(&driver.orders),
                 held: held.unwrap_or_default(),
+            };
+            let sessions = aside.map(|aside| &aside.sessions[..]).unwrap_or_default();
+            let sessions = (!sessions.is_empty()).then_some(SessionsState {
+                driver: driver.id,
+                sessions: Cow::Borrowed(sessions),
             });
+            visit(&state, sessions.as_ref());
         }
     }
 
-    /// Puts a driver in as it was exported, in place of what was known of it. That counts as
-    /// exported: a driver that nothing comes to is not shown by the next export.
+    /// Puts a driver in as it was exported, in place of what was known of it but its sessions:
+    /// those are [`Detector::import_sessions`]'s. That counts as exported: a driver that nothing comes to is not shown by the next export.
     ///
     /// The fences of the same moment must be in force. A visit of one that is not is dropped.
     pub fn import(&mut self, state: DriverState) {
@@ -143,8 +166,16 @@ impl Detector {
         driver.silence = state.silence;
         driver.orders = state.orders.into_owned();
         let (teleport, held) = (state.teleport, state.held.into_owned());
-        let is_aside = teleport.is_some() || !held.is_empty();
-        driver.aside = is_aside.then(|| Box::new(Aside { teleport, held }));
+        let sessions = driver.aside.take().map(|aside| aside.sessions);
+        let sessions = sessions.unwrap_or_default();
+        let is_aside = teleport.is_some() || !held.is_empty() || !sessions.is_empty();
+        driver.aside = is_aside.then(|| {
+            Box::new(Aside {
+                teleport,
+                held,
+                sessions,
+            })
+        });
         driver.changed = false;
         self.drivers.positions[number] = driver.last.map_or(NOWHERE, |fix| fix.position);
         let release_ms = driver.next_release().map_or(NEVER, |place| place.at_ms);
@@ -152,6 +183,13 @@ impl Detector {
         self.agenda.set(number, driver.wake_ms, wake_ms);
         driver.wake_ms = wake_ms;
         driver.wake_event_ms = driver.first_event_deadline(&self.spans);
+    }
+
+    /// Puts a driver's sessions in as they were exported, in place of those that were known.
+    pub fn import_sessions(&mut self, state: SessionsState) {
+        let number = self.drivers.number(state.driver);
+        let aside = self.drivers.records[number].aside.get_or_insert_default();
+        aside.sessions = state.sessions.into_owned();
     }
 }
 

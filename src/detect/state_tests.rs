@@ -16,14 +16,15 @@ use super::near::Near;
 use super::oracle_tests::{Job, end_of, fence, history, order, rules};
 use super::oracle_world::{Record, Timed};
 use super::orders::{Open, State};
+use super::sessions::Session;
 use super::silence::Silence;
 use super::state::VisitState;
 use super::stay::Stay;
 use super::timers::Begun;
-use super::{Detector, DriverState, OrderBook, OrderState, Outputs, Rules};
+use super::{Detector, DriverState, OrderBook, OrderState, Outputs, Rules, SessionsState};
 use crate::model::{
-    DriverId, FenceChange, FenceId, Input, Leg, OrderId, OrderStatus, Place, Position, Source,
-    Stop, Update,
+    DriverId, FenceChange, FenceId, Input, Leg, OrderId, OrderStatus, Place, Position, Sequence,
+    Source, Stop, Update,
 };
 
 const GROUPS: u64 = 3;
@@ -58,6 +59,7 @@ fn then() -> impl Strategy<Value = Then> {
 #[derive(Default)]
 struct Store {
     drivers: [Vec<u8>; GROUPS as usize],
+    sessions: [Vec<u8>; GROUPS as usize],
     orders: [Vec<u8>; GROUPS as usize],
 }
 
@@ -78,11 +80,19 @@ impl Store {
     fn save_drivers(&mut self, mask: u8, detectors: &mut [Detector]) {
         let whole = |group: usize| mask & 1 << group != 0;
         let groups = self.drivers.iter_mut().enumerate();
+        let groups = groups.chain(self.sessions.iter_mut().enumerate());
         (groups.filter(|(group, _)| whole(*group))).for_each(|(_, bytes)| bytes.clear());
         for detector in detectors {
             detector.export(
                 |driver| whole(group_of_driver(driver)),
-                |state| add(&mut self.drivers[group_of_driver(state.driver())], state),
+                |state, sessions| {
+                    let group = group_of_driver(state.driver());
+                    add(&mut self.drivers[group], state);
+                    if let Some(sessions) = sessions {
+                        assert_eq!(sessions.driver(), state.driver());
+                        add(&mut self.sessions[group], sessions);
+                    }
+                },
             );
         }
     }
@@ -104,6 +114,11 @@ impl Store {
         for bytes in &self.drivers {
             entries(bytes, |state: DriverState| {
                 detectors[state.driver().0 as usize % count].import(state);
+            });
+        }
+        for bytes in &self.sessions {
+            entries(bytes, |state: SessionsState| {
+                detectors[state.driver().0 as usize % count].import_sessions(state);
             });
         }
     }
@@ -170,6 +185,24 @@ fn drivers_of(detectors: &[Detector]) -> BTreeMap<u64, DriverState<'static>> {
     states
 }
 
+/// All drivers' sessions.
+fn sessions_of(detectors: &[Detector]) -> BTreeMap<u64, Vec<Session>> {
+    let mut store = Store::default();
+    store.save_drivers(u8::MAX, &mut detectors.to_vec());
+    let mut sessions = BTreeMap::new();
+    for bytes in &store.sessions {
+        entries(bytes, |state: SessionsState| {
+            let driver = state.driver().0;
+            assert!(
+                sessions
+                    .insert(driver, state.sessions.into_owned())
+                    .is_none()
+            );
+        });
+    }
+    sessions
+}
+
 fn orders_of(books: &[OrderBook]) -> BTreeMap<OrderId, State> {
     let orders = books.iter().flat_map(|book| &book.orders);
     orders
@@ -232,6 +265,7 @@ proptest! {
             store.load_drivers(&mut fresh.detectors);
             store.load_orders(&mut fresh.books);
             assert_eq!(drivers_of(&fresh.detectors), drivers_of(&job.detectors));
+            assert_eq!(sessions_of(&fresh.detectors), sessions_of(&job.detectors));
             assert_eq!(orders_of(&fresh.books), orders_of(&job.books));
             fresh.detectors.iter().for_each(check_derived);
             *job = fresh;
@@ -241,6 +275,7 @@ proptest! {
         }
         prop_assert_eq!(chain.0.len(), undisturbed.0.len());
         prop_assert_eq!(&chain.1, &undisturbed.1);
+        prop_assert_eq!(chain.2, undisturbed.2);
     }
 
     #[test]
@@ -308,13 +343,17 @@ fn random_jobs_are_restarted_in_every_state() {
                 count("closed", state.orders.iter().any(|o| o.open.is_none()));
                 count("silent", state.silence.counts_from().is_none());
             }
+            for sessions in sessions_of(&job.detectors).values() {
+                count("one session", sessions.len() == 1);
+                count("all sessions", sessions.len() == 4);
+            }
             for state in orders_of(&job.books).values() {
                 count("ended", *state == State::Ended);
                 count("open", *state != State::Ended);
             }
         });
     }
-    assert_eq!(counts.len(), 14);
+    assert_eq!(counts.len(), 16);
     assert!(counts.values().all(|count| *count >= 20), "{counts:?}");
 }
 
@@ -340,7 +379,7 @@ fn shown(detector: &mut Detector, whole: impl Fn(u64) -> bool) -> Vec<u64> {
     let mut shown = Vec::new();
     detector.export(
         |driver| whole(driver.0),
-        |state| shown.push(state.driver().0),
+        |state, _| shown.push(state.driver().0),
     );
     shown
 }
@@ -392,6 +431,51 @@ fn an_export_shows_what_changed_and_what_is_whole() {
     other.import(state);
     assert_eq!(shown(&mut other, |_| false), [0; 0]);
     assert_eq!(shown(&mut other, |_| true), [2]);
+}
+
+/// Whose sessions an export shows, by number.
+fn shown_sessions(detector: &mut Detector, whole: bool) -> Vec<u64> {
+    let mut shown = Vec::new();
+    detector.export(
+        |_| whole,
+        |_, sessions| shown.extend(sessions.map(|sessions| sessions.driver().0)),
+    );
+    shown
+}
+
+#[test]
+fn sessions_are_exported_with_their_driver_and_outlast_what_is_imported_of_it() {
+    let mut detector = Detector::new(Rules::default());
+    let mut out = Outputs::default();
+    let sequence = |number| Sequence { session: 9, number };
+    detector.on_update(update(1, 10, 1.0), 100, &mut out);
+    detector.on_numbered_update(update(2, 10, 1.0), sequence(3), 100, &mut out);
+    assert_eq!(shown_sessions(&mut detector, false), [2]);
+    assert_eq!(shown_sessions(&mut detector, false), [0; 0]);
+    assert_eq!(shown_sessions(&mut detector, true), [2]);
+    // A resend is a use of its session, and of no other consequence.
+    let before = drivers_of(&[detector.clone()]);
+    out = Outputs::default();
+    detector.on_numbered_update(update(2, 90_000, 2.0), sequence(3), 90_001, &mut out);
+    assert_eq!((out.resent, out.judged.len(), out.events.len()), (1, 0, 0));
+    assert_eq!(drivers_of(&[detector.clone()]), before);
+    assert_eq!(shown_sessions(&mut detector, false), [2]);
+    // In either order.
+    let mut store = Store::default();
+    store.save_drivers(u8::MAX, &mut [detector]);
+    let mut other = Detector::new(Rules::default());
+    let mut others = [other.clone()];
+    store.load_drivers(&mut others);
+    let expected = sessions_of(&others);
+    assert_eq!(expected[&2].len(), 1);
+    for bytes in &store.sessions {
+        entries(bytes, |state: SessionsState| other.import_sessions(state));
+    }
+    for bytes in &store.drivers {
+        entries(bytes, |state: DriverState| other.import(state));
+    }
+    assert_eq!(sessions_of(&[other.clone()]), expected);
+    assert_eq!(drivers_of(&[other]), drivers_of(&others));
 }
 
 #[test]
@@ -563,6 +647,21 @@ fn the_format_is_what_it_was() {
     assert_eq!(hex(&driver), expected);
     let bytes = postcard::to_stdvec(&driver).unwrap();
     assert_eq!(postcard::from_bytes::<DriverState>(&bytes).unwrap(), driver);
+
+    let session = |partition, session, number| Session {
+        partition,
+        session,
+        number,
+    };
+    let sessions = SessionsState {
+        driver: DriverId(300),
+        sessions: Cow::Owned(vec![session(1, u64::MAX, 300), session(0, 2, 1)]),
+    };
+    let expected = "ac02 02 02 ffffffffffffffffff01 ac02 00 02 01".replace(' ', "");
+    assert_eq!(hex(&sessions), expected);
+    let bytes = postcard::to_stdvec(&sessions).unwrap();
+    let read: SessionsState = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(read, sessions);
 
     let stop = |longitude| Stop {
         position: spot(longitude),

@@ -13,6 +13,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` is null.
     pub value: Option<&'a [u8]>,
+    /// Its last header `rf-seq`, if it has one; of `rider-updates` only.
+    pub sequence: Option<&'a [u8]>,
 }
 
 /// What polling a partition yields.

@@ -11,6 +11,7 @@ mod client;
 mod committer;
 mod epoch_log;
 pub mod group;
+mod header;
 mod history;
 mod outlet;
 mod presence;

@@ -10,6 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config, reading_config};
+use super::header::sequence_of;
 use crate::epoch::{Polled, Record, RecordReader};
 use crate::model::{Input, Source};
 
@@ -134,6 +135,10 @@ impl RecordReader for Reader {
                     timestamp_ms: message.timestamp().to_millis().unwrap_or(0).max(0),
                     key: message.key(),
                     value: message.payload(),
+                    sequence: match self.input {
+                        Input::Updates => sequence_of(&message),
+                        Input::Orders | Input::Geofences => None,
+                    },
                 })),
                 Some(Err(ClientError::PartitionEOF(partition))) => {
                     visit(Polled::End { partition });

@@ -13,7 +13,7 @@ mod window;
 pub use event::{Cause, Event, EventKind, Subject};
 pub use fence::{Fence, FenceChange, FenceId, Geometry, Ring};
 pub use order::{Leg, Order, OrderChange, OrderId, OrderStatus, Stop};
-pub use update::{Flag, Location, Update};
+pub use update::{Flag, Location, Sequence, Update};
 pub use window::{CellWindow, DriverWindow, SessionWindow, WindowRows};
 
 use serde::{Deserialize, Serialize};

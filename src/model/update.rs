@@ -28,6 +28,16 @@ pub struct Update {
     pub state: Option<CompactString>,
 }
 
+/// Which update of which session a record is; two records that have this in common, the driver
+/// and the Kafka partition are the same update, sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// XXH3-64 of the session's name.
+    pub session: u64,
+    /// The number in it, 1..=2^63−1; a session's numbers rise.
+    pub number: u64,
+}
+
 /// What an update is to its driver's history; only [`Flag::Ok`] drives transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -288,6 +288,7 @@ fn restored(epoch: Epoch, loaded: &Loaded, index: usize, peers: usize) -> Restor
         fences: all(Kind::Fences),
         orders: own(Kind::Orders),
         drivers: own(Kind::Drivers),
+        sessions: own(Kind::Sessions),
         trails: own(Kind::Trails),
         cells: own(Kind::Cells),
     }

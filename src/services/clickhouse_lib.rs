@@ -1,4 +1,4 @@
-//! ClickHouse's command line, called in its shared library: the only `unsafe` code here.
+//! ClickHouse's command line, called in its shared library: `unsafe` code.
 //!
 //! Called in a fresh process that does nothing else and ends with it, so nothing the library
 //! does to signals, threads or memory meets code of ours.

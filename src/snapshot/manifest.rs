@@ -3,7 +3,7 @@
 //! Promises that a manifest that decodes is the one that was encoded, to the bit, and that its
 //! files hold every key group's last whole part and all that came after it.
 //!
-//! On disk it is JSON, `{"format":1,"checksum":…,"snapshot":{…}}`. The outer object keeps this
+//! On disk it is JSON, `{"format":2,"checksum":…,"snapshot":{…}}`. The outer object keeps this
 //! shape in every format, so that each build can tell a newer format from damage: the checksum
 //! is XXH3-64 of the text of `snapshot`, with the format as seed.
 
@@ -18,7 +18,11 @@ use crate::epoch::{KEY_GROUPS, Position, Positions, SnapshotId};
 use crate::model::{Input, TimeMs};
 
 /// The format that this build writes, of manifests and of state files. It reads all up to it.
-pub(super) const FORMAT: u32 = 1;
+///
+/// - 1: the first.
+/// - 2: has [`Kind::Sessions`]; else as 1, so a chain may begin with files of format 1. What is
+///   read from format 1 knows no session: an update that was sent before is taken once more.
+pub(super) const FORMAT: u32 = 2;
 
 /// Which snapshot is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]

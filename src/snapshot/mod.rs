@@ -40,6 +40,8 @@ pub enum Kind {
     Trails,
     /// Traffic of cells, by a window's start.
     Cells,
+    /// The sessions of drivers whose updates bear numbers, by driver id; since format 2.
+    Sessions,
 }
 
 /// The state of one kind in one key group, or what of it has changed since the snapshot before.

@@ -382,14 +382,14 @@ fn a_newer_format_is_told_from_damage() {
     store.write(&taken(0), None, Vec::new()).unwrap();
     // As any later build would write it: the outer object never changes.
     let body = r#"{"version":"9.1.0","what":["a","later","build","has"]}"#;
-    let checksum = XxHash3_64::oneshot_with_seed(2, body.as_bytes());
-    let text = format!(r#"{{"format":2,"checksum":{checksum},"snapshot":{body}}}"#);
+    let checksum = XxHash3_64::oneshot_with_seed(3, body.as_bytes());
+    let text = format!(r#"{{"format":3,"checksum":{checksum},"snapshot":{body}}}"#);
     std::fs::write(file(folder.path(), 0, "manifest"), text).unwrap();
     let error = store.manifest(id(0)).unwrap_err();
     assert!(matches!(error, SnapshotError::Newer { .. }), "{error}");
     let error = error.to_string();
     assert!(
-        error.contains("has format 2, written by riderflow 9.1.0, and this build reads format 1"),
+        error.contains("has format 3, written by riderflow 9.1.0, and this build reads format 2"),
         "{error}"
     );
 }
@@ -409,6 +409,47 @@ fn a_format_1_snapshot_is_readable_for_ever() {
     let part = loaded.parts(Kind::Drivers, 5).next().unwrap();
     part.entries(|entry: Entry| entries.push(entry)).unwrap();
     assert_eq!(entries, [(5, Some(50)), (261, None)]);
+}
+
+#[test]
+fn a_chain_goes_on_from_format_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let place = file(folder.path(), 0, "manifest");
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(&place, FORMAT_1_MANIFEST).unwrap();
+    std::fs::write(file(folder.path(), 0, "state"), FORMAT_1_STATE).unwrap();
+    let before = store.manifest(id(0)).unwrap();
+    assert!(!before.bases.contains_key(&Kind::Sessions));
+    // What it had was whole in the first snapshot and is so in the next 31 again.
+    let mark = Mark {
+        sequence: 1,
+        whole: false,
+    };
+    let of = |kind: Kind, group: u64, entry: Entry| {
+        let mut parts = Parts::new(kind, mark);
+        parts.add(group, &entry);
+        parts.finish(|_| true)
+    };
+    let mut parts = of(Kind::Sessions, 5, (5, Some(1)));
+    for kind in before.bases.keys() {
+        parts.extend(of(*kind, 5, (5, Some(51))));
+    }
+    let manifest = store.write(&taken(1), Some(&before), parts).unwrap();
+    assert_eq!(store.manifest(id(1)).unwrap(), manifest);
+    let loaded = store.load(&manifest).unwrap();
+    let entries = |kind| {
+        let mut entries: Vec<Entry> = Vec::new();
+        for part in loaded.parts(kind, 5) {
+            part.entries(|entry| entries.push(entry)).unwrap();
+        }
+        entries
+    };
+    assert_eq!(entries(Kind::Sessions), [(5, Some(1))]);
+    assert_eq!(
+        entries(Kind::Drivers),
+        [(5, Some(50)), (261, None), (5, Some(51))]
+    );
 }
 
 const FORMAT_1_MANIFEST: &[u8] = include_bytes!("testdata/format-1-manifest.json");

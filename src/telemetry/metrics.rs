@@ -304,6 +304,8 @@ pub struct Series {
     pub records_read: Counters<Input>,
     /// `riderflow_updates_total{flag}`: judged updates.
     pub updates: Counters<Flag>,
+    /// `riderflow_updates_resent_total`: updates that had been taken before, and were dropped.
+    pub updates_resent: Counter,
     /// `riderflow_events_total{type}`: committed events.
     pub events: Counters<EventKind>,
     /// `riderflow_dead_letters_total{reason}`: committed dead letters.
@@ -394,6 +396,7 @@ impl Metrics {
         let series = Series {
             records_read: Counters::new(),
             updates: Counters::new(),
+            updates_resent: Counter::default(),
             events: Counters::new(),
             dead_letters: Counters::new(),
             window_rows: TableCounters::default(),
@@ -452,6 +455,8 @@ fn register(series: &Series) -> Registry {
     let s = series;
     registry.register("records_read", "Records read", s.records_read.clone());
     registry.register("updates", "Judged rider updates", s.updates.clone());
+    let help = "Rider updates that had been taken before and were dropped";
+    registry.register("updates_resent", help, s.updates_resent.clone());
     registry.register("events", "Committed events", s.events.clone());
     let help = "Committed dead letters";
     registry.register("dead_letters", help, s.dead_letters.clone());
@@ -524,6 +529,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.records_read.add(Input::Updates, 7);
         metrics.updates.add(Flag::Late, 2);
+        metrics.updates_resent.inc();
         metrics.events.add(EventKind::GeofenceEntered, 3);
         metrics.dead_letters.add(Reason::Oversize, 1);
         metrics.window_rows.add("cell_minutes", 4);
@@ -559,6 +565,7 @@ mod tests {
             "riderflow_records_read_total{topic=\"geofences\"} 0",
             "riderflow_updates_total{flag=\"late\"} 2",
             "riderflow_updates_total{flag=\"ok\"} 0",
+            "riderflow_updates_resent_total 1",
             "riderflow_events_total{type=\"geofence.entered\"} 3",
             "riderflow_dead_letters_total{reason=\"oversize\"} 1",
             "riderflow_window_rows_total{table=\"cell_minutes\"} 4",

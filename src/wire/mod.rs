@@ -9,6 +9,7 @@
 //! update.rs, envelope.rs ─> scan.rs (plain shape) ┐ declines
 //! order.rs ───┐                                   ▼
 //! fence.rs ───┴──────────────────────────────> json.rs (fields, faults)
+//! sequence.rs                                       the header of a resent update
 //! event.rs, dead_letter.rs, encode_* ────────> encode.rs (numbers, text)
 //! ```
 
@@ -20,6 +21,7 @@ mod fence;
 mod json;
 mod order;
 mod scan;
+mod sequence;
 mod update;
 
 pub use dead_letter::dead_letter_headers;
@@ -28,6 +30,10 @@ pub(crate) use event::rfc3339;
 pub use event::{CE_SPECVERSION, CONTENT_TYPE, EncodedEvent, ce_source, ce_type, encode_event};
 pub use fence::{decode_fence, encode_fence};
 pub use order::{decode_order, encode_order};
+pub use sequence::{
+    MAX_SESSION_BYTES, SEQUENCE_HEADER, decode_sequence, encode_sequence, is_session,
+    split_sequence,
+};
 pub use update::{Limits, UpdateMessage, decode_update, encode_update};
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::services::{Options, Services};
@@ -345,12 +345,33 @@ impl Sender {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> i64 {
+        self.send_with(topic, partition, timestamp_ms, key, value, &[])
+    }
+
+    /// The same with headers.
+    pub fn send_with(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, &[u8])],
+    ) -> i64 {
         loop {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic)
                 .partition(partition)
                 .timestamp(timestamp_ms);
             record.key = key;
             record.payload = value;
+            if !headers.is_empty() {
+                let all = OwnedHeaders::new_with_capacity(headers.len());
+                let all = headers.iter().fold(all, |all, &(key, value)| {
+                    let value = Some(value);
+                    all.insert(Header { key, value })
+                });
+                record = record.headers(all);
+            }
             match self.producer.send(record) {
                 Ok(()) => break,
                 Err(_) => self.producer.poll(Duration::from_millis(5)),

@@ -1,0 +1,50 @@
+//! One header of a record, by librdkafka's own function: the client's turns the name of every
+//! header into text first and panics where one isn't UTF-8, so that a single strange record
+//! would end the job at every start.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+
+use rdkafka::bindings::{rd_kafka_header_get_last, rd_kafka_message_headers};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+
+/// [`crate::wire::SEQUENCE_HEADER`], as librdkafka takes it.
+const SEQUENCE: &CStr = c"rf-seq";
+
+/// The value of a message's last header `rf-seq`, malformed or not.
+pub(super) fn sequence_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    last_header(message, SEQUENCE)
+}
+
+/// The value of the last header with a name; `None` also if it is null.
+///
+/// Of a message without headers this asks one function, which looks at one length.
+fn last_header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<&'a [u8]> {
+    let is_there = |code| code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: the message is alive, and is nobody else's: it is neither `Clone` nor handed out.
+    // What the call parses belongs to the message and lives as long.
+    if !is_there(unsafe { rd_kafka_message_headers(message.ptr(), &raw mut headers) }) {
+        return None;
+    }
+    let (mut value, mut length) = (std::ptr::null(), 0);
+    let name = name.as_ptr();
+    // SAFETY: `headers` was just given, and `name` ends with a zero.
+    let code = unsafe { rd_kafka_header_get_last(headers, name, &raw mut value, &raw mut length) };
+    if !is_there(code) || value.is_null() {
+        return None;
+    }
+    // SAFETY: it points to so many bytes, which are the message's and are not changed.
+    Some(unsafe { std::slice::from_raw_parts(value.cast(), length) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_the_one_that_is_published() {
+        assert_eq!(SEQUENCE.to_str(), Ok(crate::wire::SEQUENCE_HEADER));
+    }
+}
