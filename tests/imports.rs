@@ -42,7 +42,15 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "gateway",
-        &["wire", "model", "kafka", "geo", "config", "telemetry"],
+        &[
+            "wire",
+            "model",
+            "kafka",
+            "geo",
+            "config",
+            "telemetry",
+            "detect",
+        ],
     ),
     ("simulate", &["model", "wire", "kafka", "geo", "config"]),
     (
@@ -96,6 +104,15 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("rdkafka", &["kafka"]),
     ("clickhouse", &["clickhouse"]),
     ("axum", &["telemetry", "gateway"]),
+    ("hyper", &["gateway"]),
+    ("hyper_util", &["gateway"]),
+    ("tokio_rustls", &["gateway"]),
+    ("jsonwebtoken", &["gateway"]),
+    ("governor", &["gateway"]),
+    (
+        "tokio_tungstenite",
+        &["simulate", "gateway/intake/socket.rs"],
+    ),
     ("object_store", &["snapshot"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),
