@@ -135,7 +135,12 @@ fn every_link_opens_its_page_and_all_counts_agree() {
     let mut demo = Demo::start(&[&words[..], &more].concat());
     demo.wait_for("phones: 120 connected");
     for (name, path, stream, snapshot) in [
-        ("all drivers", "/map", "/v1/fleet/live?bbox=77.5,12.9,77.7,13.1", "\"drivers\":["),
+        (
+            "all drivers",
+            "/map",
+            "/v1/fleet/live?bbox=77.5,12.9,77.7,13.1",
+            "\"drivers\":[",
+        ),
         ("a restaurant", "/place/", "/v1/places/", "\"orders\":["),
         ("an order", "/track/", "/v1/orders/", "\"agent\":{"),
     ] {

@@ -112,8 +112,11 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["gateway"]),
     ("jsonwebtoken", &["gateway"]),
     ("governor", &["gateway"]),
+    (
+        "tokio_tungstenite",
+        &["simulate/phones", "gateway/intake/socket.rs"],
+    ),
     ("object_store", &["snapshot"]),
-    ("tokio_tungstenite", &["simulate/phones"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),
 ];

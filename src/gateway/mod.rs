@@ -48,9 +48,7 @@ use self::live::LiveError;
 use self::server::{Drain, Listening, Serving};
 use self::shared::{Alarm, Shared};
 use crate::config::{self, Pipeline};
-use crate::kafka::KafkaError;
 use crate::kafka::admin::{self, TopicError};
-use crate::kafka::routing::RouteError;
 use crate::telemetry::{Condition, Health, ServeError, Server, serve};
 
 /// Where metrics and health are served unless `--http` says otherwise.
@@ -86,12 +84,9 @@ pub enum GatewayError {
     /// Kafka doesn't answer, or its topics are not as they should be.
     #[error(transparent)]
     Topics(#[from] TopicError),
-    /// No way into Kafka.
+    /// Updates would have no way into Kafka.
     #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    /// A route leads nowhere.
-    #[error(transparent)]
-    Route(#[from] RouteError),
+    Intake(#[from] intake::OpenError),
     /// Nothing can be shown.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -193,18 +188,13 @@ impl Gateway {
             base_map: options.base_map,
         });
         let live_ready = health.condition("live view caught up");
-        let parts = router::Parts::open(&shared)?;
-        let router = parts.compose(&shared);
+        let (router, live) = router::compose(&shared)?;
         let serving = listening.serve(settings, router, drain.draining(), metrics);
         let heartbeat = health.heartbeat();
-        let watched = Arc::clone(&shared);
         runtime.spawn(async move {
             loop {
                 heartbeat.beat();
-                live_ready.set(parts.live.is_ready());
-                if let Some(fault) = parts.intake.outlet().fatal() {
-                    watched.alarm.raise(fault);
-                }
+                live_ready.set(live.is_ready());
                 tokio::time::sleep(BEAT).await;
             }
         });

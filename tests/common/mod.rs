@@ -28,6 +28,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
+/// The shared key of the gateways of tests.
+pub const GATEWAY_KEY: &str = "a key of at least thirty-two bytes, for tests";
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Exclusive use of the binary's services; the next test waits.
@@ -163,6 +165,27 @@ impl Lab {
             child: command.spawn().expect("the job starts"),
             http,
         }
+    }
+
+    /// A gateway, once it listens.
+    pub fn gateway(&self, pipeline: &Path, listen: SocketAddr) -> Running {
+        let http = free_address();
+        let mut command = self.command();
+        command
+            .env("RIDERFLOW_GATEWAY_KEY", GATEWAY_KEY)
+            .arg("gateway")
+            .arg(pipeline)
+            .args(["--listen", &listen.to_string()])
+            .args(["--http", &http.to_string()]);
+        let mut running = Running {
+            child: command.spawn().expect("the gateway starts"),
+            http,
+        };
+        wait_until(ANSWER, "the gateway listens", || {
+            assert!(running.is_running(), "the gateway ended");
+            TcpStream::connect(listen).is_ok()
+        });
+        running
     }
 
     /// A folder that is gone with the test.

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod frames;
+mod kills;
 mod memory;
 mod outages;
 #[path = "../common/phone.rs"]

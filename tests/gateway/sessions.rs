@@ -255,6 +255,7 @@ fn a_phone_that_heeds_no_retry_is_closed() {
         for seq in 1..=10 {
             phone.say(numbered(seq)).await;
         }
+        phone.hear_ack(10).await;
         // The next one, over and over, whatever is answered.
         for _ in 0..60 {
             if phone.try_say(numbered(11)).await.is_err() {

@@ -16,7 +16,7 @@ use riderflow::wire::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
-use crate::common::{Lab, Received};
+use crate::common::{GATEWAY_KEY, Lab, Received};
 
 pub(crate) const TOPIC: &str = "rider-updates";
 
@@ -79,7 +79,7 @@ impl Stand {
             ..OutletSettings::default()
         };
         let outlet = Outlet::connect(&lab.brokers(), settings).expect("Kafka answers");
-        let access = Arc::new(access_with("a key of at least thirty-two bytes, for tests"));
+        let access = Arc::new(access_with(GATEWAY_KEY));
         let intake = Intake::new(Parts {
             access: Arc::clone(&access),
             routes: RouteTable::new(&Routes::default(), 2).expect("two partitions"),

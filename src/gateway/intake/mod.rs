@@ -23,7 +23,7 @@ pub use sessions::Receipt;
 pub use socket::{End, Pace};
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Query, State};
@@ -36,11 +36,12 @@ use tokio::sync::watch;
 use self::sessions::Sessions;
 use super::access::{Access, SUBPROTOCOL, Subject};
 use super::metrics::GatewayMetrics;
-use crate::kafka::Outlet;
-use crate::kafka::routing::RouteTable;
-use crate::model::DriverId;
+use super::shared::{Shared, limits_of};
+use crate::kafka::routing::{RouteError, RouteTable};
+use crate::kafka::{KafkaError, Outlet, OutletSettings, Partitions, partitions_of};
+use crate::model::{DriverId, Input};
 use crate::telemetry::Held;
-use crate::wire::Limits;
+use crate::wire::{self, Limits};
 
 /// What the intake is made of.
 pub struct Parts {
@@ -64,6 +65,60 @@ pub struct Parts {
     pub metrics: GatewayMetrics,
 }
 
+/// Sessions that are known at most: about twice the connections, since each is known for a while
+/// after its connection has ended.
+const SESSIONS_PER_CONNECTION: usize = 2;
+/// Between two looks at whether the outlet has failed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The intake that a gateway's pipeline describes. Called within its runtime.
+///
+/// # Errors
+/// Kafka doesn't answer, or has no `rider-updates`, or the routes lead past its partitions.
+pub(crate) fn open(shared: &Shared) -> Result<Arc<Intake>, OpenError> {
+    let pipeline = &shared.pipeline;
+    let brokers = &pipeline.kafka.brokers;
+    let Partitions(partitions) = partitions_of(brokers, &[Input::Updates.topic()])?[0];
+    let settings = OutletSettings {
+        queue_records: u32::try_from(pipeline.gateway.buffer_updates).unwrap_or(u32::MAX),
+        ..OutletSettings::default()
+    };
+    let intake = Intake::new(Parts {
+        access: Arc::clone(&shared.access),
+        routes: RouteTable::new(&pipeline.routes, partitions)?,
+        limits: limits_of(pipeline),
+        outlet: Outlet::connect(brokers, settings)?,
+        updates_per_s: pipeline.gateway.updates_per_s,
+        sessions: SESSIONS_PER_CONNECTION * pipeline.gateway.connections,
+        pace: Pace::default(),
+        drain: shared.draining.watch(),
+        metrics: shared.metrics.clone(),
+    });
+    let alarm = shared.alarm.clone();
+    let watched = Arc::downgrade(&intake);
+    tokio::spawn(async move {
+        while let Some(intake) = watched.upgrade() {
+            if let Some(why) = intake.outlet().fatal() {
+                return alarm.raise(why);
+            }
+            drop(intake);
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    Ok(intake)
+}
+
+/// Why there is no intake.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The routes.
+    #[error(transparent)]
+    Routes(#[from] RouteError),
+}
+
 /// The intake of one gateway.
 pub struct Intake {
     parts: Parts,
@@ -83,7 +138,7 @@ impl Intake {
     /// `rf-seq` header), in which partition. So resends of updates that another gateway has
     /// stored rarely reach Kafka again.
     pub fn note_stored(&self, driver: DriverId, session: &str, partition: i32, seq: u64) {
-        if protocol::is_session_name(session) {
+        if wire::is_session(session.as_bytes()) {
             let now = Instant::now();
             self.sessions
                 .note_stored(driver, session, partition, seq, now);
@@ -136,7 +191,7 @@ async fn connect(
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "draining");
     }
     let name = match asked.session {
-        Some(name) if protocol::is_session_name(&name) => name,
+        Some(name) if wire::is_session(name.as_bytes()) => name,
         Some(_) => return refuse(StatusCode::BAD_REQUEST, "invalid_session"),
         None => format!("{:016x}", rand::random::<u64>()),
     };

@@ -13,8 +13,6 @@ use crate::wire::{self, Envelope, Limits};
 
 /// The largest message either way, bytes; longer ones close the connection.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4_096;
-/// The longest name of a session, bytes.
-pub(super) const SESSION_BYTES_MAX: usize = 64;
 
 /// What the gateway says.
 #[derive(Debug, Serialize)]
@@ -171,14 +169,6 @@ pub(super) fn decode(
     }
 }
 
-/// Whether a phone may call its session so.
-pub(super) fn is_session_name(name: &str) -> bool {
-    (1..=SESSION_BYTES_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,14 +257,5 @@ mod tests {
             ),
             "{text}"
         );
-    }
-
-    #[test]
-    fn session_names_are_plain() {
-        assert!(is_session_name("k3J9_a-Z"));
-        assert!(is_session_name(&"a".repeat(64)));
-        for name in ["", "a/b", "a b", "ä", &"a".repeat(65)] {
-            assert!(!is_session_name(name), "{name}");
-        }
     }
 }

@@ -19,8 +19,6 @@ use crate::kafka::{Outgoing, SendError};
 use crate::model::{Input, TimeMs};
 use crate::wire::{self, UpdateMessage};
 
-/// The header that says which update of which session a record is.
-const SEQ_HEADER: &str = "rf-seq";
 /// The first wait that a `retry` asks for, and the longest, ms.
 const AFTER_MS: (u64, u64) = (500, 5_000);
 /// So many times in a row a phone may send too early, or more than it may.
@@ -230,7 +228,7 @@ impl One<'_> {
             timestamp_ms: self.received_at_ms,
             key,
             value,
-            header: (SEQ_HEADER, header),
+            header: (wire::SEQUENCE_HEADER, header),
         };
         let receipt = Receipt {
             cell: Arc::clone(&seat.cell),

@@ -25,18 +25,18 @@ impl Drain {
 pub(crate) struct Draining(watch::Receiver<bool>);
 
 impl Draining {
+    /// The same as a value that becomes true.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     /// Whether it is time.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "for the parts that have sockets")
+        expect(dead_code, reason = "for the parts that have streams")
     )]
     pub(crate) fn has_begun(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
-    }
-
-    /// The same, to be watched together with other things; true once it is time.
-    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
-        self.0.clone()
     }
 
     /// Waits until it is time.
