@@ -4,7 +4,8 @@
 //! (state, outputs), one file a rule; [`OrderBook`] and [`Detector`] only keep the states and
 //! bring them together with the inputs. Promises that events are a function of the inputs in
 //! their merged order and of their epochs' `now`, whatever the number of workers. Never looks
-//! at a clock, never does I/O, never allocates for an update that changes nothing.
+//! at a clock, never does I/O, never allocates for an update that changes nothing. The
+//! [`judge()`] of fixes is open to whoever shows drivers as the job sees them.
 //!
 //! ```text
 //! OrderChange ──by order──> OrderBook ──OrderStep, by driver──┐

@@ -175,6 +175,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 struct Body {
     raw: Vec<u8>,
     text: Vec<u8>,
+    is_whole: bool,
 }
 
 impl Body {
@@ -219,9 +220,7 @@ impl Body {
                 if self.raw.len() < at + 2 + size + 2 {
                     break;
                 }
-                if size == 0 {
-                    return None;
-                }
+                self.is_whole = size == 0;
                 self.text
                     .extend_from_slice(&self.raw[at + 2..at + 2 + size]);
                 self.raw.drain(..at + 2 + size + 2);
@@ -230,7 +229,7 @@ impl Body {
                 let frame = self.text.drain(..at + 2).collect();
                 return Some(String::from_utf8(frame).expect("UTF-8"));
             }
-            if !self.more(socket).await {
+            if self.is_whole || !self.more(socket).await {
                 return None;
             }
         }
@@ -460,6 +459,30 @@ impl Feeder {
             Some(value.as_bytes()),
         );
         at_ms
+    }
+
+    /// As a gateway writes it that has numbered it.
+    pub(crate) fn numbered_fix(&self, driver: u64, position: Position, seq: &str) {
+        let Position {
+            longitude,
+            latitude,
+        } = position;
+        let value =
+            format!(r#"{{"driverId":{driver},"longitude":{longitude},"latitude":{latitude}}}"#);
+        let key = driver.to_string();
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "rf-seq",
+            value: Some(seq),
+        });
+        self.teller.begin_transaction().expect("a transaction");
+        let record = BaseRecord::to("rider-updates")
+            .partition((driver % 2) as i32)
+            .key(&key)
+            .payload(&value)
+            .headers(headers);
+        self.teller.send(record).expect("room for an update");
+        let time = Duration::from_secs(20);
+        self.teller.commit_transaction(time).expect("committed");
     }
 
     pub(crate) fn fix(&mut self, driver: u64, position: Position) -> i64 {

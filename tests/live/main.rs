@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod follower;
 mod gateway;
 mod measured;
 mod orders;

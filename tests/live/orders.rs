@@ -5,7 +5,7 @@ use std::time::Duration;
 use riderflow::model::{EventKind, Leg, OrderStatus};
 use serde_json::{Value, json};
 
-use crate::common::{lab, now_ms};
+use crate::common::{lab, now_ms, wait_until};
 use crate::gateway::{Feeder, Gateway, at, event, order};
 
 use OrderStatus::{Assigned, Cancelled, Delivered, PickedUp, Placed};
@@ -232,6 +232,26 @@ fn a_stream_resumes_on_another_gateway_after_the_last_event_that_was_seen() {
 }
 
 #[test]
+fn the_gateway_hears_of_updates_that_others_have_numbered() {
+    let lab = lab("numbered");
+    lab.init(&lab.pipeline("live", ""));
+    let mut feeder = Feeder::new(&lab);
+    feeder.may_tell();
+    feeder.numbered_fix(453, at(77.59, 12.9), "k3J9/17");
+    feeder.fix(453, at(77.59, 12.9));
+    let gateway = Gateway::start(&lab.brokers());
+    feeder.numbered_fix(454, at(77.59, 12.9), "other/1");
+    feeder.numbered_fix(454, at(77.59, 12.9), "no number");
+    let expected = [(453, "k3J9".to_owned(), 17), (454, "other".to_owned(), 1)];
+    wait_until(SOON, "both are heard of", || {
+        gateway.heard.lock().expect("no panic").len() >= expected.len()
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(*gateway.heard.lock().expect("no panic"), expected);
+    assert_eq!(gateway.live.known().0, 2);
+}
+
+#[test]
 fn a_broker_that_restarts_only_delays_and_a_gateway_may_start_before_it() {
     let mut lab = lab("broker");
     lab.init(&lab.pipeline("live", ""));
@@ -258,7 +278,7 @@ fn a_broker_that_restarts_only_delays_and_a_gateway_may_start_before_it() {
     feeder.fix(1, at(77.591, 12.9));
     let position = stream.next_of("position", Duration::from_secs(5));
     assert_eq!(position.data["agent"]["longitude"], 77.591);
-    crate::common::wait_until(Duration::from_secs(20), "the early one is ready", || {
+    wait_until(Duration::from_secs(20), "the early one is ready", || {
         early.live.is_ready()
     });
     let stream = early.open("/v1/orders/o-1/live", "order/o-1");

@@ -5,8 +5,7 @@
 //! events and fences. At most [`SHOWN`] drivers are shown, the same ones to everyone who looks
 //! at the same box, spread evenly; `total` says how many there are. A stream that was not
 //! read for a minute begins anew. Memory per stream: the ids of the drivers shown, 40 kB.
-//! All drivers are looked at each second, in parts, so that nobody waits long for the view:
-//! some 10 ns each, so 10 ms of a core for 1,000,000.
+//! All drivers are looked at each second, in parts, so that nobody waits long for the view.
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -159,6 +158,9 @@ impl Survey {
     }
 }
 
+/// What is done while the view is held.
+type Look<'a> = dyn FnMut(&View) + 'a;
+
 type Feature = (CompactString, Option<Arc<RawValue>>);
 
 #[derive(Serialize)]
@@ -199,11 +201,7 @@ impl FleetTeller {
     }
 
     /// Decides from the view, which `with` gives access to for a short while at a time.
-    pub(super) fn decide(
-        &mut self,
-        with: &mut dyn FnMut(&mut dyn FnMut(&View)),
-        now_ms: TimeMs,
-    ) -> Step {
+    pub(super) fn decide(&mut self, with: &mut dyn FnMut(&mut Look<'_>), now_ms: TimeMs) -> Step {
         if let Some(told) = &self.told {
             let gone_ms = now_ms.abs_diff(told.at_ms);
             if gone_ms < TELL_EVERY_MS {

@@ -19,8 +19,10 @@
 //! | `hub` | who waits for what |
 //! | `order`, `place`, `fleet` | what the three streams say |
 //! | `shown`, `bbox`, `sse` | how they say it |
+//! | `denied` | what is answered instead of a stream |
 
 mod bbox;
+mod denied;
 mod drivers;
 mod feed;
 mod fences;
@@ -48,14 +50,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::get;
 use compact_str::CompactString;
 use tokio::sync::watch;
 
 use self::bbox::Bbox;
+use self::denied::Denied;
 use self::feed::Feed;
 use self::fleet::FleetTeller;
 use self::hub::{Hub, Watched};
@@ -174,10 +176,11 @@ impl Live {
         })
     }
 
-    /// Whether the view has caught up with Kafka as it was at the start. Until then streams
-    /// are refused with 503.
+    /// Whether the view has caught up with Kafka as it was at the start, and is kept up. Until
+    /// then streams are refused with 503.
     pub fn is_ready(&self) -> bool {
-        self.shared.ready.load(Ordering::Acquire)
+        let is_fed = self.thread.as_ref().is_some_and(|it| !it.is_finished());
+        is_fed && self.shared.ready.load(Ordering::Acquire)
     }
 
     /// How many streams are open.
@@ -214,105 +217,75 @@ async fn order_live(
     State(live): State<Arc<Live>>,
     path: Result<Path<CompactString>, PathRejection>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Denied> {
     let id = path.ok().map(|Path(id)| OrderId(id));
-    let wanted = id.clone().map(Subject::Order);
-    let grant = match admit(&live, &headers, wanted.as_ref()) {
-        Ok(grant) => grant,
-        Err(refusal) => return refusal,
-    };
+    let grant = admit(&live, &headers, id.clone().map(Subject::Order))?;
+    let id = id.ok_or(Denied::NotFound)?;
     // Watched before it is looked at: what comes in between wakes the stream.
-    let Some(id) = id else { return not_found() };
     let watcher = live.shared.hub.watch(Watched::Order(id.clone()));
     let is_open =
         (live.shared.view().order(&id)).is_some_and(|followed| !followed.order.status.is_ended());
     if !is_open {
-        return not_found();
+        return Err(Denied::NotFound);
     }
     let after = headers.get("last-event-id");
-    let after = after.map(|id| id.as_bytes().to_vec());
-    let teller = OrderTeller::new(id, after);
-    sse::stream(&live.shared, Some(watcher), grant.expires_at_ms, teller)
+    let teller = OrderTeller::new(id, after.map(|id| id.as_bytes().to_vec()));
+    let expires_at_ms = grant.expires_at_ms;
+    Ok(sse::stream(
+        &live.shared,
+        Some(watcher),
+        expires_at_ms,
+        teller,
+    ))
 }
 
 async fn place_live(
     State(live): State<Arc<Live>>,
     path: Result<Path<CompactString>, PathRejection>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Denied> {
     let place = path.ok().map(|Path(place)| place);
-    let wanted = place.clone().map(Subject::Place);
-    let grant = match admit(&live, &headers, wanted.as_ref()) {
-        Ok(grant) => grant,
-        Err(refusal) => return refusal,
-    };
-    let Some(place) = place else {
-        return not_found();
-    };
+    let grant = admit(&live, &headers, place.clone().map(Subject::Place))?;
     // A place without orders is a place that waits for some.
+    let place = place.ok_or(Denied::NotFound)?;
     let watcher = live.shared.hub.watch(Watched::Place(place.clone()));
     let teller = PlaceTeller::new(place);
-    sse::stream(&live.shared, Some(watcher), grant.expires_at_ms, teller)
+    let expires_at_ms = grant.expires_at_ms;
+    Ok(sse::stream(
+        &live.shared,
+        Some(watcher),
+        expires_at_ms,
+        teller,
+    ))
 }
 
 async fn fleet_live(
     State(live): State<Arc<Live>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Response {
-    let grant = match admit(&live, &headers, Some(&Subject::Fleet)) {
-        Ok(grant) => grant,
-        Err(refusal) => return refusal,
-    };
+) -> Result<Response, Denied> {
+    let grant = admit(&live, &headers, Some(Subject::Fleet))?;
     let query = query.unwrap_or_default();
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    let bbox = pairs.find(|(name, _)| name == "bbox");
-    let bbox = match bbox {
+    let bbox = match pairs.find(|(name, _)| name == "bbox") {
         Some((_, text)) => Bbox::parse(&text),
         None => Err("it is missing: write bbox=west,south,east,north".into()),
     };
-    match bbox {
-        Ok(bbox) => {
-            let teller = FleetTeller::new(bbox);
-            sse::stream(&live.shared, None, grant.expires_at_ms, teller)
-        }
-        Err(detail) => {
-            let body = serde_json::json!({
-                "error": "bad_parameter", "parameter": "bbox", "detail": detail,
-            });
-            answer(StatusCode::BAD_REQUEST, body.to_string())
-        }
-    }
+    let teller = FleetTeller::new(bbox.map_err(Denied::Bbox)?);
+    Ok(sse::stream(&live.shared, None, grant.expires_at_ms, teller))
 }
 
-/// Lets a request in whose token names what it wants. Without a good token that is 401; with
-/// another's, the same 404 as for what is not there.
-fn admit(live: &Live, headers: &HeaderMap, wanted: Option<&Subject>) -> Result<Grant, Response> {
-    let grant = (live.shared.access.grant(headers)).map_err(IntoResponse::into_response)?;
-    if wanted != Some(&grant.subject) {
-        return Err(not_found());
+/// Lets a request in whose token names what it wants. With another's, the answer is the same
+/// as for what is not there.
+fn admit(live: &Live, headers: &HeaderMap, wanted: Option<Subject>) -> Result<Grant, Denied> {
+    let grant = live.shared.access.grant(headers).map_err(Denied::Token)?;
+    if wanted.as_ref() != Some(&grant.subject) {
+        Err(Denied::NotFound)
+    } else if live.is_ready() {
+        Ok(grant)
+    } else {
+        Err(Denied::Starting)
     }
-    if !live.is_ready() {
-        let body = r#"{"error":"starting","detail":"the gateway is still reading what Kafka has; try again in a second"}"#;
-        let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, body.to_owned());
-        let second = axum::http::HeaderValue::from_static("1");
-        response.headers_mut().insert(RETRY_AFTER, second);
-        return Err(response);
-    }
-    Ok(grant)
-}
-
-/// The one answer to what is unknown, has ended, or is another's.
-fn not_found() -> Response {
-    answer(StatusCode::NOT_FOUND, r#"{"error":"not_found"}"#.to_owned())
-}
-
-fn answer(status: StatusCode, body: String) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "application/json"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    (status, headers, body).into_response()
 }
 
 fn wall_clock_ms() -> TimeMs {

@@ -145,6 +145,25 @@ impl<T: Teller> Stream<T> {
     }
 }
 
+/// What a stream says, piece by piece.
+fn pieces<T: Teller>(
+    stream: Stream<T>,
+) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
+    futures_util::stream::unfold(stream, |mut stream| async move {
+        let piece = stream.next().await?;
+        Some((Ok(piece), stream))
+    })
+}
+
+/// How many bytes one stream takes, besides its connection.
+#[cfg(test)]
+pub(super) fn size_of_body<T: Teller>() -> usize {
+    fn of<T, S>(_: fn(Stream<T>) -> S) -> usize {
+        size_of::<S>()
+    }
+    of(pieces::<T>)
+}
+
 /// The answer that a stream is.
 pub(super) fn stream<T: Teller>(
     shared: &Arc<Shared>,
@@ -165,11 +184,7 @@ pub(super) fn stream<T: Teller>(
         over: false,
         _counted: Counted::one_more(&shared.streams),
     };
-    let body = futures_util::stream::unfold(stream, |mut stream| async move {
-        let piece = stream.next().await?;
-        Some((Ok::<_, Infallible>(piece), stream))
-    });
-    let mut response = Body::from_stream(body).into_response();
+    let mut response = Body::from_stream(pieces(stream)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

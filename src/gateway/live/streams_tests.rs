@@ -463,3 +463,9 @@ fn of_many_drivers_the_same_five_thousand_are_shown_to_all() {
     ));
     view.sweep(T0, &mut Touched::default());
 }
+
+#[test]
+fn a_streams_own_state_is_small() {
+    let size = sse::size_of_body::<OrderTeller>();
+    assert!(size <= 1_536, "{size} bytes");
+}
