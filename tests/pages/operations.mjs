@@ -137,7 +137,7 @@ export async function the_lists_do_without_webgl() {
 }
 
 export async function a_wrong_link_is_said_to_be_one() {
-  const it = await open(`${(await link("fleet")).replace(/#.*/, "")}#token=x.y.z`, { size: PHONE, expect404: true });
+  const it = await open(`${(await link("fleet")).replace(/#.*/, "")}#token=x.y.z`, { size: PHONE, expected: /status of 401/ });
   await it.state("refused");
   await assertAccessible(it.page);
   await it.close();
