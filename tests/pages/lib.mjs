@@ -53,8 +53,12 @@ export function at(eastM, northM) {
   };
 }
 
-export const update = (driverId, [east, north], more = {}) =>
-  ask("update", { update: { driverId, ...at(east, north), state: "south", accuracy: 5, timestamp: Date.now(), ...more } });
+/**
+ * A driver's update. With `ago_s` its fix is that much older than now, so that the next one may
+ * be far away without being a teleport.
+ */
+export const update = (driverId, [east, north], { ago_s = 0, ...more } = {}) =>
+  ask("update", { update: { driverId, ...at(east, north), state: "south", accuracy: 5, timestamp: Date.now() - ago_s * 1000, ...more } });
 
 export const order = (orderId, driverId, status, more = {}) =>
   ask("order", {
