@@ -28,15 +28,13 @@ use crate::gateway::metrics::{GatewayMetrics, TurnedAway};
 
 /// What of a request is held at most, bytes: a token, a path, and a browser's chatter.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// For how long a peer may take nothing that was sent: then the system ends the connection,
-/// whatever it was for. So nobody who never reads is kept, nor a phone that has gone.
-const UNREAD_LIMIT: Duration = Duration::from_secs(30);
-
 /// What all connections share.
 pub(super) struct Door {
     pub(super) router: Router,
     pub(super) tls: Option<Tls>,
     pub(super) handshake_limit: Duration,
+    /// For how long a peer may take nothing that was sent.
+    pub(super) unread_limit: Duration,
     pub(super) draining: Draining,
     pub(super) metrics: GatewayMetrics,
 }
@@ -49,7 +47,7 @@ pub(super) async fn serve(
     (place, handshake): (Place, Handshake),
 ) {
     let deadline = Instant::now() + door.handshake_limit;
-    if let Err(error) = settle(&stream) {
+    if let Err(error) = settle(&stream, door.unread_limit) {
         tracing::debug!(%peer, "could not set up a connection: {error}");
         return;
     }
@@ -71,9 +69,9 @@ pub(super) async fn serve(
     }
 }
 
-fn settle(stream: &TcpStream) -> io::Result<()> {
+fn settle(stream: &TcpStream, unread_limit: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let limit_ms = UNREAD_LIMIT.as_millis() as u32;
+    let limit_ms = unread_limit.as_millis() as u32;
     rustix::net::sockopt::set_tcp_user_timeout(stream, limit_ms)?;
     Ok(())
 }
@@ -125,12 +123,14 @@ where
         }
     };
     tokio::select! {
+        // First, since hyper's own limit begins a moment later and could end at the same one.
+        biased;
+        () = overdue => door.metrics.turned_away.add(TurnedAway::Slow, 1),
         served = serving => {
             if let Err(error) = served {
                 tracing::debug!(%peer, "a connection ended: {error}");
             }
         }
-        () = overdue => door.metrics.turned_away.add(TurnedAway::Slow, 1),
     }
 }
 

@@ -49,6 +49,15 @@ use crate::config;
 
 /// Connections that the system holds while none is accepted.
 const BACKLOG: u32 = 4_096;
+/// For how long a peer may take nothing that was sent: then the system ends the connection,
+/// whatever it was for. So nobody who never reads is kept, nor a phone that has gone. It is longer
+/// than a socket goes on without hearing a pong.
+const UNREAD_LIMIT: Duration = Duration::from_secs(45);
+/// What the system holds of what a peer has not taken yet, bytes: a slow reader's positions should
+/// wait here in the newest state, not there in an old one.
+const SEND_BYTES: u32 = 64 * 1024;
+/// What it holds of what is not read yet: some of the largest messages.
+const RECEIVE_BYTES: u32 = 32 * 1024;
 /// After a failed accept, such as for want of a file descriptor, until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at whether all have left.
@@ -62,6 +71,7 @@ pub(super) struct Listening {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<tls::Tls>,
+    unread_limit: Duration,
 }
 
 impl Listening {
@@ -76,12 +86,16 @@ impl Listening {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
         socket.set_reuseaddr(true)?;
+        // Connections inherit them.
+        socket.set_send_buffer_size(SEND_BYTES)?;
+        socket.set_recv_buffer_size(RECEIVE_BYTES)?;
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG)?;
         Ok(Self {
             address: listener.local_addr()?,
             listener,
             tls,
+            unread_limit: UNREAD_LIMIT,
         })
     }
 
@@ -109,6 +123,7 @@ impl Listening {
             router,
             tls: self.tls,
             handshake_limit: Duration::from_secs_f64(settings.handshake_s),
+            unread_limit: self.unread_limit,
             draining: draining.clone(),
             metrics,
         });

@@ -21,6 +21,8 @@ use crate::gateway::access::Refusal;
 use crate::gateway::metrics::TurnedAway;
 use crate::telemetry::Counters;
 
+/// So that a test need not wait for the real one.
+const UNREAD_LIMIT: Duration = Duration::from_secs(3);
 /// Nothing here takes longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -95,7 +97,8 @@ fn open_with(settings: config::Gateway, tls: bool) -> Open {
     let entered = runtime.enter();
     let tls =
         tls.then(|| tls::watch(testdata("tls-certificate.pem"), testdata("tls-key.pem")).unwrap());
-    let listening = Listening::at(SocketAddr::from(([127, 0, 0, 1], 0)), tls).unwrap();
+    let mut listening = Listening::at(SocketAddr::from(([127, 0, 0, 1], 0)), tls).unwrap();
+    listening.unread_limit = UNREAD_LIMIT;
     let address = listening.address();
     let drain = Drain::new();
     let metrics = GatewayMetrics::new();
@@ -308,10 +311,10 @@ fn requests_have_no_body_and_a_short_head() {
 #[test]
 fn who_is_slow_to_ask_is_cut_off() {
     let door = open(config::Gateway {
-        handshake_s: 0.6,
+        handshake_s: 1.0,
         ..config::Gateway::default()
     });
-    let limit = Duration::from_millis(600);
+    let limit = Duration::from_secs(1);
     let begun = Instant::now();
     let mut silent = door.connect();
     let mut dripping = door.connect();
@@ -333,7 +336,9 @@ fn who_is_slow_to_ask_is_cut_off() {
         "{silent_for:?}"
     );
     drip.join().unwrap();
-    assert_eq!(door.turned_away().get(TurnedAway::Slow), 2);
+    door.until("both to be counted", || {
+        door.turned_away().get(TurnedAway::Slow) == 2
+    });
     // One that has asked may stay as long to ask again.
     let mut stream = door.connect();
     let request = "GET /page HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -431,11 +436,11 @@ fn socket(door: &Open) -> TcpStream {
 fn a_socket_keeps_its_place() {
     let door = open(config::Gateway {
         connections: 2,
-        handshake_s: 0.3,
+        handshake_s: 1.0,
         ..config::Gateway::default()
     });
     let sockets = [socket(&door), socket(&door)];
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(
         (
             door.metrics.connections.get(),
@@ -495,6 +500,27 @@ fn who_does_not_leave_is_waited_for_only_so_long() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
+#[test]
+fn who_never_reads_is_cut_off() {
+    let door = open(config::Gateway::default());
+    let mut stuck = door.connect();
+    stuck
+        .write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let begun = Instant::now();
+    door.until("it to be let in", || door.metrics.connections.get() == 1);
+    // One that reads, and one that has nothing to read, stay.
+    let mut stream = door.connect();
+    stream
+        .write_all(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    read_until(&mut stream, "data: 1");
+    door.until("it to be gone", || door.metrics.connections.get() == 1);
+    assert!(begun.elapsed() >= UNREAD_LIMIT, "{:?}", begun.elapsed());
+    std::thread::sleep(UNREAD_LIMIT);
+    assert_eq!(door.metrics.connections.get(), 1);
+}
+
 /// A TLS client that trusts the certificate of the tests.
 fn tls_client(stream: TcpStream) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let pem = std::fs::read(testdata("tls-certificate.pem")).unwrap();
@@ -516,7 +542,7 @@ fn tls_client(stream: TcpStream) -> rustls::StreamOwned<rustls::ClientConnection
 #[test]
 fn tls_is_spoken_where_there_is_a_certificate() {
     let settings = config::Gateway {
-        handshake_s: 1.0,
+        handshake_s: 2.0,
         ..config::Gateway::default()
     };
     let door = open_with(settings, true);
@@ -535,7 +561,9 @@ fn tls_is_spoken_where_there_is_a_certificate() {
         .write_all(b"GET /page HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
     assert!(!rest(&mut plain).contains("HTTP/1.1"));
-    assert_eq!(door.turned_away().get(TurnedAway::Tls), 1);
+    door.until("it to be counted", || {
+        door.turned_away().get(TurnedAway::Tls) == 1
+    });
     let mut half = door.connect();
     half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01])
         .unwrap();

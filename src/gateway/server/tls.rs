@@ -91,4 +91,25 @@ mod tests {
             assert!(told.contains(expected), "{told}");
         }
     }
+
+    #[test]
+    fn a_new_certificate_is_taken_up_once_its_key_is_there_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+        let place = |name: &str, at: &Path| {
+            let next = folder.path().join("next");
+            std::fs::copy(testdata(name), &next).unwrap();
+            std::fs::rename(&next, at).unwrap();
+        };
+        place("tls-certificate.pem", &certificate);
+        place("tls-key.pem", &key);
+        let tls = watch(certificate.clone(), key.clone()).ok().unwrap();
+        let tls = tls.looking_every(std::time::Duration::ZERO);
+        let first = tls.current();
+        assert!(Arc::ptr_eq(&first, &tls.current()), "nothing has changed");
+        place("token-ec.pem", &key);
+        assert!(Arc::ptr_eq(&first, &tls.current()), "the key of another");
+        place("tls-key.pem", &key);
+        assert!(!Arc::ptr_eq(&first, &tls.current()));
+    }
 }
