@@ -53,8 +53,12 @@ export function at(eastM, northM) {
   };
 }
 
-export const update = (driverId, [east, north], more = {}) =>
-  ask("update", { update: { driverId, ...at(east, north), state: "south", accuracy: 5, timestamp: Date.now(), ...more } });
+/**
+ * A driver's update. With `ago_s` its fix is that much older than now, so that the next one may
+ * be far away without being a teleport.
+ */
+export const update = (driverId, [east, north], { ago_s = 0, ...more } = {}) =>
+  ask("update", { update: { driverId, ...at(east, north), state: "south", accuracy: 5, timestamp: Date.now() - ago_s * 1000, ...more } });
 
 export const order = (orderId, driverId, status, more = {}) =>
   ask("order", {
@@ -91,9 +95,10 @@ export const DESK = { width: 1280, height: 800 };
 
 /**
  * A page of its own. Whatever it asks of another host, logs as an error or throws fails the
- * scenario at its end; `expect404` says that one refusal is part of the story.
+ * scenario at its end; `expected` is a pattern of the
+ * complaints that are part of the story.
  */
-export async function open(url, { size = PHONE, dark = false, still = false, webgl = true, clockOffMs = 0, expect404 = false } = {}) {
+export async function open(url, { size = PHONE, dark = false, still = false, webgl = true, clockOffMs = 0, expected = null } = {}) {
   const context = await browser.newContext({
     viewport: size, colorScheme: dark ? "dark" : "light", reducedMotion: still ? "reduce" : "no-preference",
     deviceScaleFactor: size.width < 500 ? 2 : 1,
@@ -124,7 +129,7 @@ export async function open(url, { size = PHONE, dark = false, still = false, web
   page.on("pageerror", (error) => faults.push(`thrown: ${error.message}`));
   page.on("console", (message) => {
     const text = message.text();
-    if (expect404 && /status of 40[14]/.test(text)) return;
+    if (expected?.test(text)) return;
     if (/GPU stall|GL Driver Message/.test(text)) return;
     if (["error", "warning"].includes(message.type())) faults.push(`logged: ${text}`);
   });
@@ -152,6 +157,24 @@ export function markerMoves(page) {
     const marker = document.querySelector(".agent");
     const before = marker.style.transform;
     const look = () => (marker.style.transform === before ? requestAnimationFrame(look) : resolve(performance.timeOrigin + performance.now()));
+    look();
+  }));
+}
+
+/** Waits until the marker has not moved for 300 ms. */
+export function markerRests(page) {
+  return page.evaluate(() => new Promise((resolve) => {
+    let last = "";
+    let since = performance.now();
+    const look = () => {
+      const { transform } = document.querySelector(".agent").style;
+      if (transform !== last) {
+        last = transform;
+        since = performance.now();
+      }
+      if (performance.now() - since > 300) resolve();
+      else requestAnimationFrame(look);
+    };
     look();
   }));
 }

@@ -24,9 +24,13 @@ const square = (east, north, half) => {
 
 const liveRequests = (it) => it.requests.filter((url) => url.includes("/v1/fleet/live"));
 
-export async function two_thousand_drivers_move_smoothly() {
+async function makeFences() {
   await ask("fence", { id: "f-1", feature: { type: "Feature", id: "f-1", properties: { name: "North market", kind: "zone" }, geometry: square(-400, 500, 350) } });
   await ask("fence", { id: "f-2", feature: { type: "Feature", id: "f-2", properties: { name: "Depot", kind: "depot", radius: 260 }, geometry: { type: "Point", coordinates: Object.values(at(700, -500)) } } });
+}
+
+export async function two_thousand_drivers_move_smoothly() {
+  await makeFences();
   await ask("fleet", { drivers: DRIVERS, interval_ms: 1000 });
   const it = await open(await link("fleet"), { size: DESK });
   await it.state("live", 15_000);
@@ -76,6 +80,8 @@ export async function two_thousand_drivers_move_smoothly() {
 
 export async function drivers_are_found_and_told_of() {
   await ask("fleet_stop");
+  await makeFences();
+  await update(61, [-1400, 500], { ago_s: 40, heading: 90, speed: 7 });
   await update(61, [-400, 500], { heading: 270, speed: 7 });
   const it = await open(await link("fleet"), { size: DESK, dark: true });
   await it.state("live", 15_000);
@@ -137,7 +143,7 @@ export async function the_lists_do_without_webgl() {
 }
 
 export async function a_wrong_link_is_said_to_be_one() {
-  const it = await open(`${(await link("fleet")).replace(/#.*/, "")}#token=x.y.z`, { size: PHONE, expect404: true });
+  const it = await open(`${(await link("fleet")).replace(/#.*/, "")}#token=x.y.z`, { size: PHONE, expected: /status of 401/ });
   await it.state("refused");
   await assertAccessible(it.page);
   await it.close();

@@ -20,15 +20,15 @@ export async function near_arrived_picked_up_and_departed() {
   await it.shot("restaurant-empty");
   await order("p-1", undefined, "placed", { pickup });
   await card(it, "p-1", "waiting");
-  await update(51, [-2000, 0], { heading: 90, speed: 9 });
+  await update(51, [-2000, 0], { ago_s: 55, heading: 90, speed: 9 });
   await order("p-1", 51, "assigned", { pickup });
   await order("p-2", 52, "assigned", { pickup });
   await card(it, "p-1", "coming");
   assert.match(await it.text('.order[data-id="p-1"] .order-eta'), /min/);
   await card(it, "p-2", "waiting");
-  await update(51, [-1200, 0], { heading: 90, speed: 9 });
+  await update(51, [-1200, 0], { ago_s: 38, heading: 90, speed: 9 });
   await sleep(1000);
-  await update(51, [-400, 0], { heading: 90, speed: 9 });
+  await update(51, [-400, 0], { ago_s: 20, heading: 90, speed: 9 });
   await card(it, "p-1", "near");
   await update(51, [-10, 0], { heading: 90, speed: 0 });
   await card(it, "p-1", "arrived", 16_000);
@@ -54,9 +54,10 @@ export async function near_arrived_picked_up_and_departed() {
 }
 
 export async function a_driver_out_of_touch_has_no_time_of_arrival() {
+  const other = `${PLACE}-west`;
   await update(53, [-2200, 0], { heading: 90, speed: 9 });
-  await order("p-3", 53, "assigned", { pickup });
-  const it = await open(await link("place", PLACE), { size: DESK, dark: true });
+  await order("p-3", 53, "assigned", { pickup: { ...pickup, place: other } });
+  const it = await open(await link("place", other), { size: DESK, dark: true });
   await card(it, "p-3", "coming");
   await it.page.waitForSelector('.order[data-id="p-3"][data-stale="yes"]', { timeout: 18_000 });
   assert.match(await it.text('.order[data-id="p-3"] .order-foot'), /Last seen \d+ s ago/);
