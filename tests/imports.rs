@@ -42,7 +42,15 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "gateway",
-        &["wire", "model", "kafka", "geo", "config", "telemetry"],
+        &[
+            "wire",
+            "model",
+            "kafka",
+            "geo",
+            "config",
+            "telemetry",
+            "detect",
+        ],
     ),
     (
         "simulate",
@@ -99,8 +107,13 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("rdkafka", &["kafka"]),
     ("clickhouse", &["clickhouse"]),
     ("axum", &["telemetry", "gateway"]),
+    ("hyper", &["gateway"]),
+    ("hyper_util", &["gateway"]),
+    ("tokio_rustls", &["gateway"]),
+    ("jsonwebtoken", &["gateway"]),
+    ("governor", &["gateway"]),
+    ("tokio_tungstenite", &["simulate"]),
     ("object_store", &["snapshot"]),
-    ("tokio_tungstenite", &["simulate/phones"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs"]),
 ];

@@ -1,5 +1,6 @@
 //! Good tokens, and every kind of bad one. The keys in `testdata/` sign nothing else.
 
+use axum::response::IntoResponse;
 use jsonwebtoken::jwk::Jwk;
 use serde_json::{Value, json};
 

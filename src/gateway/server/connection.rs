@@ -86,7 +86,8 @@ where
 {
     let (arrived, first_request) = oneshot::channel::<Infallible>();
     // Both go at the first request.
-    let unarrived = Mutex::new(Some((handshake, arrived)));
+    let unarrived = Arc::new(Mutex::new(Some((handshake, arrived))));
+    let waiting = Arc::clone(&unarrived);
     let router = TowerToHyperService::new(door.router.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let mut unarrived = unarrived.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,6 +107,10 @@ where
         tokio::select! {
             served = connection.as_mut() => served,
             () = door.draining.begun() => {
+                let waits = waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+                if waits {
+                    return Ok(());
+                }
                 // An idle connection ends now, one with an answer under way after it.
                 connection.as_mut().graceful_shutdown();
                 connection.await

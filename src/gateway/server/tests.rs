@@ -465,12 +465,15 @@ fn everybody_leaves_when_it_is_time() {
     idle.write_all(b"GET /page HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
     read_until(&mut idle, "hello");
+    let mut silent = door.connect();
+    door.until("it to be counted", || door.metrics.handshakes.get() == 1);
     let address = door.address;
     let (left, took) = door.leave(PATIENCE);
     assert_eq!(left, 0);
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(rest(&mut stream).contains(": leaving"));
     assert_eq!(rest(&mut idle), "");
+    assert_eq!(rest(&mut silent), "");
     let mut close = [0; 4];
     socket.read_exact(&mut close).unwrap();
     assert_eq!(close, [0x88, 2, 0x03, 0xe9], "a close frame with 1001");
