@@ -290,7 +290,10 @@ fn move_city(
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             }
-            if let Some(lines) = links.news(Instant::now()) {
+            // A link that is clicked at once works at once.
+            if gateway.is_ready()
+                && let Some(lines) = links.news(Instant::now())
+            {
                 status.say(&lines);
             }
             let behind_s = behind.lock().ok().and_then(|behind| *behind);

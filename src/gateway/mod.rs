@@ -238,6 +238,11 @@ impl Gateway {
         &self.shared.metrics
     }
 
+    /// Whether every part has what it needs: what `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        self.shared.health.is_ready()
+    }
+
     /// Whether a part has failed, so that it should be stopped.
     pub fn is_ending(&self) -> bool {
         self.shared.alarm.is_raised() || self.serving.has_stopped_accepting()
