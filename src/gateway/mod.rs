@@ -183,6 +183,7 @@ impl Gateway {
             pipeline: pipeline.clone(),
             access: Arc::new(access),
             metrics: metrics.clone(),
+            health: health.clone(),
             draining: drain.draining(),
             alarm: Alarm::default(),
             base_map: options.base_map,

@@ -9,6 +9,7 @@ use super::metrics::GatewayMetrics;
 use super::server::Draining;
 use crate::config::Pipeline;
 use crate::model::TimeMs;
+use crate::telemetry::Health;
 use crate::wire::Limits;
 
 /// What every part of a gateway shares.
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) access: Arc<Access>,
     /// Counts.
     pub(crate) metrics: GatewayMetrics,
+    /// Whether it is ready.
+    pub(crate) health: Health,
     /// When to leave.
     pub(crate) draining: Draining,
     /// To say that this gateway can't go on.
