@@ -6,6 +6,7 @@
 
 mod error;
 mod nearest;
+mod relations;
 mod schema;
 mod syntax;
 #[cfg(test)]
