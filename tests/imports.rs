@@ -109,10 +109,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["gateway"]),
     ("jsonwebtoken", &["gateway"]),
     ("governor", &["gateway"]),
-    (
-        "tokio_tungstenite",
-        &["simulate", "gateway/intake/socket.rs"],
-    ),
+    ("tokio_tungstenite", &["simulate", "gateway/intake/end.rs"]),
     ("object_store", &["snapshot"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
     ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),

@@ -64,8 +64,16 @@ fn a_gateway_s_death_loses_no_update_and_repeats_none() {
     let records = lab.read_all(TOPIC);
     let mut reconnects = 0;
     for app in &apps {
-        assert_eq!((app.acked, app.errors.len()), (UPDATES, 0), "{}", app.session);
-        assert_eq!(taken_once(&records, &app.session), (1..=UPDATES).collect::<Vec<_>>());
+        assert_eq!(
+            (app.acked, app.errors.len()),
+            (UPDATES, 0),
+            "{}",
+            app.session
+        );
+        assert_eq!(
+            taken_once(&records, &app.session),
+            (1..=UPDATES).collect::<Vec<_>>()
+        );
         reconnects += app.reconnects - 1;
     }
     assert!(reconnects >= PHONES as u32, "only {reconnects} reconnects");
@@ -74,9 +82,8 @@ fn a_gateway_s_death_loses_no_update_and_repeats_none() {
 
     let count = |sql: &str| lab.query(sql)[0].parse::<u64>().expect("a number");
     wait_until(LONG, "every update has a row", || {
-        count(
-            "SELECT toString(uniqExact(driver_id, timestamp)) FROM riderflow.driver_locations",
-        ) == PHONES * UPDATES
+        count("SELECT toString(uniqExact(driver_id, timestamp)) FROM riderflow.driver_locations")
+            == PHONES * UPDATES
     });
     lab.wait_for_no_lag("kills", LONG);
     assert!(job.is_running());
