@@ -114,7 +114,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("governor", &["gateway"]),
     (
         "tokio_tungstenite",
-        &["simulate/phones", "gateway/intake/socket.rs"],
+        &["simulate/phones", "gateway/intake/end.rs"],
     ),
     ("object_store", &["snapshot"]),
     ("libloading", &["services/clickhouse_lib.rs"]),

@@ -100,6 +100,10 @@ impl<R> Receipts<R> {
 
 impl<R: Receipt> ClientContext for Receipts<R> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // It warns that a setting is experimental, which is chosen on purpose.
+        if facility == "CONFWARN" && message.contains("enable.gapless.guarantee") {
+            return tracing::debug!(target: "kafka", "{facility}: {message}");
+        }
         Logged.log(level, facility, message);
     }
 
@@ -130,8 +134,8 @@ impl<R: Receipt> ProducerContext for Receipts<R> {
                     .rdkafka_error_code()
                     .map_or_else(|| error.to_string(), |code| code.to_string());
                 self.fail(format!(
-                    "Kafka did not take a record for {}[{}]: {why}; check that the topic has \
-                     this partition (`riderflow init PIPELINE`) and start the gateway again",
+                    "Kafka did not take a record for {}[{}]: {why}; check that the topic is as \
+                     `riderflow init PIPELINE` makes it, and start the gateway again",
                     message.topic(),
                     message.partition()
                 ));

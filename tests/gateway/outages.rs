@@ -4,10 +4,14 @@ use std::time::{Duration, Instant};
 
 use riderflow::gateway::intake::Pace;
 
-use crate::common::lab;
+use riderflow::gateway::access::Subject;
+use riderflow::model::DriverId;
+
+use crate::common::{GATEWAY_KEY, free_address, lab, wait_until};
 use crate::phone::{App, Heard, Phone};
 use crate::stand::{
-    Frozen, Stand, TOPIC, Wanted, by_partition, numbered, once_each, stored, stored_in, update,
+    Frozen, Stand, TOPIC, Wanted, access_with, by_partition, numbered, once_each, stored,
+    stored_in, update,
 };
 
 /// Waits, at most 20 s.
@@ -238,4 +242,33 @@ fn what_another_gateway_has_stored_is_not_sent_to_kafka_again() {
     // 3 and 6 went to partition 0, of which the second gateway knew nothing.
     let expected = [(1, 1), (2, 1), (3, 2), (4, 1), (5, 1), (6, 2), (7, 1)];
     assert_eq!(stored(&lab, "roams"), expected.into());
+}
+
+/// A record that Kafka will never take is a gap: the gateway ends rather than go on without it,
+/// and the phone, which was not told that it is stored, goes to another one.
+#[test]
+fn a_gateway_that_can_t_store_an_update_ends() {
+    let lab = lab("fatal");
+    let pipeline = lab.pipeline("fatal", "clickhouse.enabled = false");
+    lab.init(&pipeline);
+    let at = free_address();
+    let mut gateway = lab.gateway(&pipeline, at);
+    let subject = Subject::Driver(DriverId(453));
+    let token = access_with(GATEWAY_KEY)
+        .mint(&subject, Duration::from_secs(60))
+        .expect("there is a key");
+    let runtime = tokio::runtime::Runtime::new().expect("tokio");
+    runtime.block_on(async {
+        let (mut phone, _) = Phone::welcomed(at, &token, "gap").await;
+        phone.say(numbered(1)).await;
+        phone.hear_ack(1).await;
+        tokio::task::block_in_place(|| lab.alter_topic(TOPIC, "max.message.bytes", "50"));
+        phone.say(numbered(2)).await;
+        assert_eq!(phone.hear().await, Heard::Closed(1013));
+    });
+    wait_until(Duration::from_secs(25), "it ends by itself", || {
+        !gateway.is_running()
+    });
+    assert_eq!(gateway.wait().code(), Some(1));
+    assert_eq!(stored(&lab, "gap"), once_each([1]));
 }

@@ -11,6 +11,7 @@
 //! token's, never the payload's. The buffer is the outlet's queue; when it is full, phones are
 //! told to try later. Never decides what an update means.
 
+mod end;
 mod limiter;
 mod protocol;
 mod session;
@@ -18,9 +19,10 @@ mod sessions;
 mod socket;
 mod updates;
 
+pub use end::End;
 pub use protocol::RetryReason;
 pub use sessions::Receipt;
-pub use socket::{End, Pace};
+pub use socket::Pace;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -205,7 +207,7 @@ async fn connect(
                     let _open = Held::of(intake.parts.metrics.sockets.clone());
                     socket::serve(socket, intake, seat, grant.expires_at_ms).await;
                 }
-                None => socket::turn_away(socket).await,
+                None => end::turn_away(socket).await,
             }
         })
 }

@@ -10,12 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_tungstenite::tungstenite::Error as SocketError;
 
 use super::Intake;
+use super::end::{End, close};
 use super::protocol::{Answer, MESSAGE_BYTES_MAX};
 use super::session::PAUSE_AT;
 use super::sessions::Seat;
@@ -58,110 +58,6 @@ impl Default for Pace {
     }
 }
 
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The phone closed it, or its network did.
-    Left,
-    /// The phone said nothing for too long.
-    Silent,
-    /// The phone did not read for too long.
-    Unread,
-    /// A binary message.
-    Binary,
-    /// Text that is not UTF-8.
-    NotUtf8,
-    /// A message over 4 KiB.
-    TooLarge,
-    /// Not the WebSocket protocol.
-    Protocol,
-    /// The phone went on sending what it was told not to.
-    Flood,
-    /// The token has expired.
-    Expired,
-    /// The phone came back by another connection.
-    TakenOver,
-    /// The gateway is ending.
-    Draining,
-    /// The gateway can't take anything any more.
-    Broken,
-}
-
-impl Label for End {
-    const NAME: &'static str = "end";
-    const VALUES: &'static [Self] = &[
-        Self::Left,
-        Self::Silent,
-        Self::Unread,
-        Self::Binary,
-        Self::NotUtf8,
-        Self::TooLarge,
-        Self::Protocol,
-        Self::Flood,
-        Self::Expired,
-        Self::TakenOver,
-        Self::Draining,
-        Self::Broken,
-    ];
-    fn text(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Silent => "silent",
-            Self::Unread => "unread",
-            Self::Binary => "binary",
-            Self::NotUtf8 => "not_utf8",
-            Self::TooLarge => "too_large",
-            Self::Protocol => "protocol",
-            Self::Flood => "flood",
-            Self::Expired => "expired",
-            Self::TakenOver => "taken_over",
-            Self::Draining => "draining",
-            Self::Broken => "broken",
-        }
-    }
-}
-
-impl End {
-    /// What the phone is told, if it can be told anything.
-    fn close_frame(self) -> Option<CloseFrame> {
-        let (code, reason) = match self {
-            // It said goodbye itself, or hears nothing.
-            Self::Left | Self::Unread => return None,
-            Self::Silent => (1008, "nothing was heard for too long"),
-            Self::Binary => (1003, "messages are text"),
-            Self::NotUtf8 => (1007, "text is UTF-8"),
-            Self::TooLarge => (1009, "a message is at most 4 KiB"),
-            Self::Protocol => (1002, "not the WebSocket protocol"),
-            Self::Flood => (1008, "too many messages"),
-            Self::Expired => (1008, "the token has expired"),
-            Self::TakenOver => (1008, "another connection has this session"),
-            Self::Draining => (1001, "the gateway is ending"),
-            Self::Broken => (1013, "try again later"),
-        };
-        let reason = Utf8Bytes::from_static(reason);
-        Some(CloseFrame { code, reason })
-    }
-
-    /// What a failed read comes from.
-    fn of(error: axum::Error) -> Self {
-        match error.into_inner().downcast::<SocketError>().as_deref() {
-            Ok(SocketError::Utf8(_)) => Self::NotUtf8,
-            Ok(SocketError::Capacity(_)) => Self::TooLarge,
-            // Among those is a phone that is gone without a goodbye.
-            Ok(SocketError::Protocol(fault)) if !is_hang_up(fault) => Self::Protocol,
-            _ => Self::Left,
-        }
-    }
-}
-
-fn is_hang_up(fault: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
-    use tokio_tungstenite::tungstenite::error::ProtocolError;
-    matches!(
-        fault,
-        ProtocolError::ResetWithoutClosingHandshake | ProtocolError::ReceivedAfterClosing
-    )
-}
-
 /// A connection's buffers and limits.
 pub(super) fn configured(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
@@ -197,32 +93,6 @@ pub(super) async fn serve(
     let within = intake.parts.pace.send_within.min(Duration::from_secs(2));
     drop(intake);
     close(socket, end, within).await;
-}
-
-/// Tells a phone that there is no room for its session.
-pub(super) async fn turn_away(socket: WebSocket) {
-    close(socket, End::Broken, Duration::from_secs(2)).await;
-}
-
-/// Says goodbye, and waits a moment for the phone to hear it: a socket that is closed with
-/// something unread in it takes back what was sent.
-async fn close(mut socket: WebSocket, end: End, within: Duration) {
-    if end == End::Unread {
-        return;
-    }
-    let goodbye = async {
-        if let Some(frame) = end.close_frame()
-            && socket.send(Message::Close(Some(frame))).await.is_err()
-        {
-            return;
-        }
-        while let Some(Ok(_)) = socket.recv().await {}
-        if matches!(end, End::NotUtf8 | End::TooLarge | End::Protocol) {
-            // After such a fault nothing can be read.
-            sleep(within / 4).await;
-        }
-    };
-    let _ = timeout(within, goodbye).await;
 }
 
 struct Connection<'a> {
@@ -386,6 +256,9 @@ impl Connection<'_> {
     async fn drain(&mut self, socket: &mut WebSocket) -> End {
         let deadline = Instant::now() + self.intake.parts.pace.drain_within;
         loop {
+            if self.intake.parts.outlet.fatal().is_some() {
+                return End::Broken;
+            }
             if let Err(end) = self.tell(socket).await {
                 return end;
             }

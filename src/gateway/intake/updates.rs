@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Intake;
+use super::end::End;
 use super::limiter::Limiter;
 use super::protocol::{self, Answer, Refused, RetryReason, Updates};
 use super::session::{IN_FLIGHT_MAX, Offer};
 use super::sessions::{Receipt, Seat};
-use super::socket::End;
 use crate::gateway::metrics::UpdateOutcome;
 use crate::kafka::{Outgoing, SendError};
 use crate::model::{Input, TimeMs};
@@ -34,8 +34,9 @@ pub(super) struct Inbox {
     pub(super) answers: Vec<String>,
     /// `retry` in a row.
     retries: u32,
-    /// When the last one ends.
+    /// When the last one ends, and why it was.
     retry_at: Instant,
+    retry_reason: RetryReason,
     strikes: u32,
     out_of_turn: u32,
 }
@@ -62,6 +63,7 @@ impl Inbox {
             answers: Vec::new(),
             retries: 0,
             retry_at: now,
+            retry_reason: RetryReason::KafkaBusy,
             strikes: 0,
             out_of_turn: 0,
         }
@@ -123,6 +125,7 @@ impl Inbox {
         let after_ms = rand::random_range(after_ms * 3 / 4..=after_ms * 5 / 4);
         let after_ms = after_ms.clamp(first_ms, last_ms.max(wait.as_millis() as u64));
         self.retry_at = now + Duration::from_millis(after_ms);
+        self.retry_reason = reason;
         let answer = Answer::Retry {
             seq,
             after_ms,
@@ -267,8 +270,8 @@ impl One<'_> {
         if self.now < self.inbox.retry_at {
             return Ok(());
         }
-        self.inbox
-            .retry(awaited, Duration::ZERO, RetryReason::KafkaBusy, self.now);
+        let reason = self.inbox.retry_reason;
+        self.inbox.retry(awaited, Duration::ZERO, reason, self.now);
         self.inbox.strike()
     }
 
