@@ -18,7 +18,11 @@ const RUNS: [&str; 2] = ["run-0", "run-1"];
 fn compose() -> Value {
     let mut compose: Value = serde_saphyr::from_str(include_str!("../docker-compose.yml")).unwrap();
     for service in compose["services"].as_object_mut().unwrap().values_mut() {
-        merge(service.as_object_mut().unwrap());
+        let service = service.as_object_mut().unwrap();
+        merge(service);
+        if let Some(environment) = service.get_mut("environment") {
+            merge(environment.as_object_mut().unwrap());
+        }
     }
     compose
 }
@@ -48,7 +52,7 @@ fn strings(value: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_services_are_the_two_and_the_job() {
+fn the_services_are_the_two_the_job_and_a_gateway() {
     let compose = compose();
     let names: BTreeSet<&str> = compose["services"]
         .as_object()
@@ -58,7 +62,7 @@ fn the_services_are_the_two_and_the_job() {
         .collect();
     assert_eq!(
         names,
-        BTreeSet::from(["clickhouse", "init", "kafka", "run-0", "run-1"])
+        BTreeSet::from(["clickhouse", "gateway", "init", "kafka", "run-0", "run-1"])
     );
 }
 
@@ -71,7 +75,7 @@ fn images_are_pinned_to_the_versions_that_are_embedded() {
         compose["services"]["clickhouse"]["image"],
         "clickhouse/clickhouse-server:26.7"
     );
-    for job in ["init", "run-0", "run-1"] {
+    for job in ["gateway", "init", "run-0", "run-1"] {
         assert_eq!(compose["services"][job]["build"], ".");
         assert_eq!(compose["services"][job]["image"], "riderflow");
     }
@@ -83,7 +87,7 @@ fn the_job_finds_the_services_by_name_and_port() {
     let kafka = &compose["services"]["kafka"]["environment"];
     let clickhouse = &compose["services"]["clickhouse"]["environment"];
     let advertised = kafka["KAFKA_ADVERTISED_LISTENERS"].as_str().unwrap();
-    for job in ["init", "run-0", "run-1"] {
+    for job in ["gateway", "init", "run-0", "run-1"] {
         let environment = &compose["services"][job]["environment"];
         let brokers = environment["RIDERFLOW_KAFKA"].as_str().unwrap();
         assert_eq!(brokers, "kafka:9092");
@@ -157,7 +161,7 @@ fn nothing_is_published_beyond_the_hosts_loopback() {
 #[test]
 fn what_stays_up_is_checked_for_health() {
     let compose = compose();
-    for name in ["kafka", "clickhouse", "run-0", "run-1"] {
+    for name in ["kafka", "clickhouse", "run-0", "run-1", "gateway"] {
         let service = &compose["services"][name];
         let check = &service["healthcheck"];
         assert_eq!(strings(&check["test"])[0], "CMD", "{name}");
@@ -205,6 +209,38 @@ fn the_jobs_health_and_metrics_are_where_it_is_told_to_serve_them() {
         assert_eq!(check.last(), Some(&"http://127.0.0.1:9464/readyz"));
         assert!(DOCKERFILE.contains(check[1]), "the image has {}", check[1]);
     }
+}
+
+#[test]
+fn the_gateway_is_where_it_is_told_to_listen_and_has_a_key() {
+    let compose = compose();
+    let gateway = &compose["services"]["gateway"];
+    let command = strings(&gateway["command"]);
+    let init = strings(&compose["services"]["init"]["command"]);
+    assert_eq!(command[..2], ["gateway", init[1]], "the same pipeline");
+    let init = &gateway["depends_on"]["init"]["condition"];
+    assert_eq!(init, "service_completed_successfully");
+    let mut published = Vec::new();
+    for option in ["--listen", "--http"] {
+        let (host, port) = flag(&command, option).split_once(':').unwrap();
+        assert_eq!(host, "0.0.0.0");
+        published.push(format!("127.0.0.1:{port}:{port}"));
+    }
+    assert_eq!(strings(&gateway["ports"]), published);
+    let http = flag(&command, "--http").replace("0.0.0.0", "127.0.0.1");
+    let check = strings(&gateway["healthcheck"]["test"]);
+    assert_eq!(
+        check.last(),
+        Some(&format!("http://{http}/readyz").as_str())
+    );
+    assert!(DOCKERFILE.contains(check[1]), "the image has {}", check[1]);
+
+    let mut pipeline = riderflow::config::Pipeline::defaults("x");
+    let key = gateway["environment"]["RIDERFLOW_GATEWAY_KEY"].as_str();
+    pipeline.gateway.key = key.map(riderflow::config::Secret::new);
+    assert!(riderflow::gateway::access_of(&pipeline.gateway).is_ok());
+    let files = gateway["ulimits"]["nofile"]["soft"].as_u64().unwrap();
+    assert!(files > pipeline.gateway.connections as u64 + 256);
 }
 
 #[test]

@@ -238,12 +238,37 @@ fn summary(file: &str, pipeline: &Pipeline, graph: &Graph) -> String {
                 pipeline.snapshots.interval_s
             ),
         ),
+        ("gateway", gateway(pipeline)),
     ];
     let mut text = format!("{file}: pipeline {} is valid\n", pipeline.name);
     for (name, value) in lines {
         text.push_str(&format!("  {name:<11} {value}\n"));
     }
     text
+}
+
+fn gateway(pipeline: &Pipeline) -> String {
+    let gateway = &pipeline.gateway;
+    let tls = if gateway.certificate.is_empty() {
+        "without TLS"
+    } else {
+        "with TLS"
+    };
+    let keys = if gateway.jwks.is_empty() {
+        "RIDERFLOW_GATEWAY_KEY"
+    } else {
+        &gateway.jwks
+    };
+    let origins: Vec<_> = gateway.allowed_origins().collect();
+    let origins = if origins.is_empty() {
+        "its own pages".to_owned()
+    } else {
+        format!("its own pages and {}", origins.join(", "))
+    };
+    format!(
+        "{} {tls}, {} tokens of {} for {} by {keys}, browsers from {origins}, at most {} connections",
+        gateway.listen, gateway.algorithm, gateway.issuer, gateway.audience, gateway.connections
+    )
 }
 
 /// What is allowed but seldom meant.
@@ -266,6 +291,18 @@ fn warnings(pipeline: &Pipeline) -> Vec<String> {
         warnings.push(format!(
             "orders.arrive_m is {} and orders.near_m {}: a driver arrives before being near",
             orders.arrive_m, orders.near_m
+        ));
+    }
+    let gateway = &pipeline.gateway;
+    let is_loopback = gateway
+        .listen
+        .parse()
+        .is_ok_and(|address: std::net::SocketAddr| address.ip().is_loopback());
+    if gateway.certificate.is_empty() && !is_loopback {
+        warnings.push(format!(
+            "gateway.listen is {} without gateway.certificate: tokens and positions are readable \
+             on the way unless a proxy speaks TLS before it",
+            gateway.listen
         ));
     }
     warnings
@@ -296,6 +333,7 @@ p.toml: pipeline rider-alerts is valid
   updates     at most 16384 bytes, 100 m, 70 m/s, 60 s ahead; held for 0 s
   epoch       100 ms
   snapshots   ./riderflow-state, every 10 s
+  gateway     127.0.0.1:8080 without TLS, HS256 tokens of riderflow for riderflow by RIDERFLOW_GATEWAY_KEY, browsers from its own pages, at most 100000 connections
 "
         );
     }
@@ -367,6 +405,10 @@ p.toml: pipeline rider-alerts is valid
             ]
         );
         pipeline.routes.0.clear();
+        assert_eq!(warnings(&pipeline).len(), 1);
+        pipeline.gateway.listen = "0.0.0.0:8080".into();
+        assert!(warnings(&pipeline)[1].contains("without gateway.certificate"));
+        pipeline.gateway.certificate = "cert.pem".into();
         assert_eq!(warnings(&pipeline).len(), 1);
     }
 }

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod down;
 mod explain;
+mod gateway;
 mod init;
 mod produce;
 mod reset;
@@ -15,6 +16,7 @@ mod simulate;
 mod state;
 mod tail;
 mod target;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -49,6 +51,10 @@ enum Command {
     Check(check::Args),
     /// Prints the dataflow graph
     Explain(explain::Args),
+    /// Runs a gateway: positions in by WebSocket, live positions out, pages
+    Gateway(gateway::Args),
+    /// Prints a token for a gateway, for development
+    Token(token::Args),
     /// Reads lines and publishes each to its partition
     Produce(produce::Args),
     /// Joins a consumer group and prints what it receives
@@ -72,6 +78,9 @@ pub enum Failure {
     /// Exit code 3: the hosts file is wrong.
     #[error("{0}")]
     Hosts(crate::runtime::cluster::ClusterError),
+    /// Exit code 3: tokens can't be checked or signed.
+    #[error("{0}")]
+    Access(crate::gateway::AccessError),
     /// Exit code 4: Kafka or ClickHouse does not answer.
     #[error("{0}")]
     Unreachable(String),
@@ -81,7 +90,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,
-            Self::Config(_) | Self::Hosts(_) => 3,
+            Self::Config(_) | Self::Hosts(_) | Self::Access(_) => 3,
             Self::Unreachable(_) => 4,
         }
     }
@@ -124,6 +133,8 @@ pub fn main() -> ExitCode {
         Command::Reset(args) => reset::execute(args),
         Command::Check(args) => check::execute(args),
         Command::Explain(args) => explain::execute(args),
+        Command::Gateway(args) => gateway::execute(args),
+        Command::Token(args) => token::execute(args),
         Command::Produce(args) => produce::execute(args),
         Command::Tail(args) => tail::execute(args),
         Command::Simulate(args) => simulate::execute(args),

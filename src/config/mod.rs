@@ -60,6 +60,9 @@ pub struct Pipeline {
     /// Snapshots.
     #[serde(default)]
     pub snapshots: Snapshots,
+    /// The gateway; the job doesn't look at it.
+    #[serde(default)]
+    pub gateway: Gateway,
 }
 
 macro_rules! stage {
@@ -201,6 +204,55 @@ stage! {
     }
 }
 
+stage! {
+    /// `[gateway]`
+    Gateway {
+        /// Where it listens, `address:port`. Default `127.0.0.1:8080`.
+        listen: String = "127.0.0.1:8080".into(),
+        /// The `iss` of every token. Default `riderflow`.
+        issuer: String = "riderflow".into(),
+        /// What the `aud` of every token is or holds. Default `riderflow`.
+        audience: String = "riderflow".into(),
+        /// The one algorithm of all tokens: `HS256`, `RS256` or `ES256`. Default `HS256`.
+        algorithm: String = "HS256".into(),
+        /// The file with the issuer's public keys, for RS256 and ES256. Default none.
+        jwks: String = String::new(),
+        /// Origins that browsers may come from, separated by commas. Default: only its own.
+        origins: String = String::new(),
+        /// The PEM file with the certificate chain for TLS. Default none: no TLS.
+        certificate: String = String::new(),
+        /// The PEM file with its private key. Default none.
+        private_key: String = String::new(),
+        /// Connections at a time. Default 100000.
+        connections: usize = 100_000,
+        /// Connections at a time whose first request has not come yet. Default 1000.
+        handshakes: usize = 1_000,
+        /// How long a connection may take to its first request, s. Default 10.
+        handshake_s: f64 = 10.0,
+        /// Connections at a time of one address. Default 5000.
+        address_connections: usize = 5_000,
+        /// New connections of one address in a second. Default 500.
+        address_per_s: u32 = 500,
+        /// Updates of one connection in a second; ten seconds' worth at once. Default 20.
+        updates_per_s: u32 = 20,
+        /// Updates that wait for Kafka, of all connections. Default 100000.
+        buffer_updates: usize = 100_000,
+        /// Never in the file: `RIDERFLOW_GATEWAY_KEY`, the shared key of HS256. Default none.
+        #[serde(skip)]
+        key: Option<Secret> = None,
+    }
+}
+
+impl Gateway {
+    /// The origins that browsers may come from, beside the gateway's own.
+    pub fn allowed_origins(&self) -> impl Iterator<Item = &str> {
+        self.origins
+            .split(',')
+            .map(str::trim)
+            .filter(|origin| !origin.is_empty())
+    }
+}
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -246,6 +298,7 @@ impl Pipeline {
             windows: Windows::default(),
             epoch: EpochConfig::default(),
             snapshots: Snapshots::default(),
+            gateway: Gateway::default(),
         }
     }
 
@@ -290,6 +343,9 @@ impl Pipeline {
         }
         if let Some(password) = given("RIDERFLOW_CLICKHOUSE_PASSWORD") {
             self.clickhouse.password = Some(Secret::new(password));
+        }
+        if let Some(key) = given("RIDERFLOW_GATEWAY_KEY") {
+            self.gateway.key = Some(Secret::new(key));
         }
         Ok(())
     }

@@ -4,11 +4,12 @@
 //! run-time types against it.
 
 /// A stage of the pipeline file: one TOML table.
-pub const STAGES: [&str; 11] = [
+pub const STAGES: [&str; 12] = [
     "clickhouse",
     "drivers",
     "epoch",
     "fences",
+    "gateway",
     "kafka",
     "orders",
     "routes",
@@ -35,6 +36,14 @@ pub enum Unit {
     Rows,
     /// partitions of a topic
     Partitions,
+    /// connections that are open
+    Connections,
+    /// new connections a second
+    ConnectionsPerSecond,
+    /// rider updates
+    Updates,
+    /// rider updates a second
+    UpdatesPerSecond,
 }
 
 /// What can be converted into what.
@@ -45,6 +54,7 @@ pub(super) enum Dimension {
     Speed,
     Size,
     Count,
+    Rate,
 }
 
 impl Unit {
@@ -58,6 +68,10 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::Rows => "rows",
             Self::Partitions => "partitions",
+            Self::Connections => "connections",
+            Self::ConnectionsPerSecond => "connections per second",
+            Self::Updates => "updates",
+            Self::UpdatesPerSecond => "updates per second",
         }
     }
 
@@ -69,7 +83,10 @@ impl Unit {
             Self::Milliseconds => (Dimension::Time, 0.001),
             Self::MetresPerSecond => (Dimension::Speed, 1.0),
             Self::Bytes => (Dimension::Size, 1.0),
-            Self::Rows | Self::Partitions => (Dimension::Count, 1.0),
+            Self::Rows | Self::Partitions | Self::Connections | Self::Updates => {
+                (Dimension::Count, 1.0)
+            }
+            Self::ConnectionsPerSecond | Self::UpdatesPerSecond => (Dimension::Rate, 1.0),
         }
     }
 }
@@ -132,6 +149,8 @@ pub(super) fn unit_word(word: &str) -> Option<(Dimension, f64)> {
 pub enum Kind {
     /// Text, not empty.
     Text,
+    /// Text; empty is none.
+    TextOrNone,
     /// true or false.
     Flag,
     /// A whole number in a range.
@@ -183,6 +202,17 @@ const fn text(stage: &'static str, name: &'static str, default: &'static str) ->
     }
 }
 
+/// A text that is empty by default.
+const fn optional(stage: &'static str, name: &'static str) -> Key {
+    Key {
+        stage,
+        name,
+        unit: None,
+        kind: Kind::TextOrNone,
+        default: "\"\"",
+    }
+}
+
 const fn flag(stage: &'static str, name: &'static str, default: &'static str) -> Key {
     Key {
         stage,
@@ -231,9 +261,15 @@ const fn from0(stage: &'static str, name: &'static str, unit: Unit, default: &'s
     }
 }
 
+/// What a cap may be.
+const MANY: (i64, i64) = (1, 10_000_000);
+
 /// Every key except `name`, which has no default, and the rows of `[routes]`, which are free.
 pub const KEYS: &[Key] = {
-    use Unit::{Bytes, Metres, MetresPerSecond, Milliseconds, Partitions, Rows, Seconds};
+    use Unit::{
+        Bytes, Connections, ConnectionsPerSecond, Metres, MetresPerSecond, Milliseconds,
+        Partitions, Rows, Seconds, Updates, UpdatesPerSecond,
+    };
     &[
         text("kafka", "brokers", "\"localhost:9092\""),
         text("clickhouse", "url", "\"http://localhost:8123\""),
@@ -268,6 +304,33 @@ pub const KEYS: &[Key] = {
         whole("epoch", "interval_ms", Milliseconds, (10, 10_000), "100"),
         text("snapshots", "url", "\"./riderflow-state\""),
         over0("snapshots", "interval_s", Seconds, "10"),
+        text("gateway", "listen", "\"127.0.0.1:8080\""),
+        text("gateway", "issuer", "\"riderflow\""),
+        text("gateway", "audience", "\"riderflow\""),
+        text("gateway", "algorithm", "\"HS256\""),
+        optional("gateway", "jwks"),
+        optional("gateway", "origins"),
+        optional("gateway", "certificate"),
+        optional("gateway", "private_key"),
+        whole("gateway", "connections", Connections, MANY, "100000"),
+        whole("gateway", "handshakes", Connections, MANY, "1000"),
+        over0("gateway", "handshake_s", Seconds, "10"),
+        whole("gateway", "address_connections", Connections, MANY, "5000"),
+        whole(
+            "gateway",
+            "address_per_s",
+            ConnectionsPerSecond,
+            MANY,
+            "500",
+        ),
+        whole(
+            "gateway",
+            "updates_per_s",
+            UpdatesPerSecond,
+            (1, 10_000),
+            "20",
+        ),
+        whole("gateway", "buffer_updates", Updates, MANY, "100000"),
     ]
 };
 

@@ -56,6 +56,73 @@ const BAD: &[(&str, &[&str])] = &[
         "routes = 1",
         &["2:1: `routes` is a table, not the number 1; write `[routes]`"],
     ),
+    // The gateway.
+    (
+        "[gateway]\nlisten = \"localhost:8080\"",
+        &[
+            "3:1: `gateway.listen` is `localhost:8080`; write an address and a port, such as `127.0.0.1:8080`, or `0.0.0.0:8080` for every interface",
+        ],
+    ),
+    (
+        "[gateway]\nalgorithm = \"hs256\"",
+        &[
+            "3:1: `gateway.algorithm` is `hs256`, which is none of HS256, RS256, ES256; did you mean `HS256`?",
+        ],
+    ),
+    (
+        "[gateway]\nalgorithm = \"none\"",
+        &["3:1: `gateway.algorithm` is `none`, which is none of HS256, RS256, ES256"],
+    ),
+    (
+        "[gateway]\nalgorithm = \"RS256\"",
+        &["3:1: `gateway.algorithm` is RS256, which needs `gateway.jwks`"],
+    ),
+    (
+        "[gateway]\njwks = \"keys.json\"",
+        &["3:1: `gateway.jwks` is given, but `gateway.algorithm` is HS256 by default"],
+    ),
+    (
+        "[gateway]\ncertificate = \"cert.pem\"",
+        &["3:1: `gateway.certificate` is given without `gateway.private_key`"],
+    ),
+    (
+        "[gateway]\nprivate_key = \"key.pem\"\ncertificate = \"\"",
+        &["3:1: `gateway.private_key` is given without `gateway.certificate`"],
+    ),
+    (
+        "[gateway]\nkey = \"x\"",
+        &["3:1: unknown key `key` in [gateway]; credentials belong in the environment"],
+    ),
+    (
+        "[gateway]\nissuer = \"\"\norigins = \" \"",
+        &[
+            "3:1: `gateway.issuer` is empty",
+            "4:1: `gateway.origins` is empty",
+        ],
+    ),
+    (
+        "[gateway]\norigins = \"*\"",
+        &["3:1: `gateway.origins` holds `*`; an origin begins with https:// or http://"],
+    ),
+    (
+        "[gateway]\norigins = \"https://a.example/\"",
+        &[
+            "3:1: `gateway.origins` holds `https://a.example/`; an origin is scheme, host in lower case and perhaps port, such as `https://map.example:8443`, without a path",
+        ],
+    ),
+    (
+        "[gateway]\norigins = \"http://a.example, https://a.example:443\"",
+        &[
+            "3:1: `gateway.origins` holds `https://a.example:443`; browsers leave out port 443, so write `https://a.example`",
+        ],
+    ),
+    (
+        "[gateway]\nhandshake_ms = 500\naddress_per_min = 60",
+        &[
+            "3:1: unknown key `handshake_ms` in [gateway]; did you mean `handshake_s`?",
+            "4:1: unknown key `address_per_min` in [gateway]; did you mean `address_per_s`?",
+        ],
+    ),
     // Keys.
     (
         "[orders]\nnear_metre = 500",
@@ -481,6 +548,18 @@ fn absent_keys_have_their_defaults_and_given_ones_their_values() {
 }
 
 #[test]
+fn a_gateway_is_described_whole() {
+    let text = "name = \"x\"\n[gateway]\nlisten = \"[::]:443\"\nalgorithm = \"ES256\"\n\
+         jwks = \"keys.json\"\norigins = \"https://a.example, http://[::1]:8080\"\n\
+         certificate = \"c.pem\"\nprivate_key = \"k.pem\"\nhandshake_s = 0.5\n";
+    let gateway = Pipeline::parse(text, "x.toml").unwrap().gateway;
+    let origins: Vec<_> = gateway.allowed_origins().collect();
+    assert_eq!(origins, ["https://a.example", "http://[::1]:8080"]);
+    assert_eq!(gateway.handshake_s, 0.5);
+    assert_eq!(Gateway::default().allowed_origins().count(), 0);
+}
+
+#[test]
 fn the_default_rows_fit_into_one_partition() {
     let pipeline = Pipeline::parse("name = \"x\"\ntopics.partitions = 1", "x.toml").unwrap();
     assert!(pipeline.routes.0.values().all(|partition| *partition == 0));
@@ -553,8 +632,11 @@ fn the_environment_overrides_the_file() {
         ("RIDERFLOW_CLICKHOUSE", "https://rows.example:8443"),
         ("RIDERFLOW_CLICKHOUSE_USER", "writer"),
         ("RIDERFLOW_CLICKHOUSE_PASSWORD", "hunter2"),
+        ("RIDERFLOW_GATEWAY_KEY", "hunter2-of-the-gateway"),
     ])
     .unwrap();
+    let key = pipeline.gateway.key.as_ref().unwrap();
+    assert_eq!(key.expose(), "hunter2-of-the-gateway");
     assert_eq!(pipeline.kafka.brokers, "kafka:29092");
     assert_eq!(pipeline.clickhouse.url, "https://rows.example:8443");
     assert_eq!(pipeline.clickhouse.user.as_deref(), Some("writer"));

@@ -25,6 +25,7 @@ pub(super) fn problems(text: &str) -> Vec<Problem> {
         text,
         problems: Vec::new(),
         numbers: BTreeMap::new(),
+        texts: BTreeMap::new(),
     };
     walk.document(document);
     if unreadable.is_empty() {
@@ -58,6 +59,8 @@ struct Walk<'t> {
     problems: Vec<Problem>,
     /// The numbers that are fine by themselves, by dotted name, with where their key stands.
     numbers: BTreeMap<String, (f64, Span)>,
+    /// The texts that are fine by themselves, likewise.
+    texts: BTreeMap<String, (String, Span)>,
 }
 
 impl Walk<'_> {
@@ -189,6 +192,7 @@ impl Walk<'_> {
         let secret = match (stage, word) {
             ("clickhouse", "user" | "username") => Some("RIDERFLOW_CLICKHOUSE_USER"),
             ("clickhouse", "password" | "pass") => Some("RIDERFLOW_CLICKHOUSE_PASSWORD"),
+            ("gateway", "key" | "secret") => Some("RIDERFLOW_GATEWAY_KEY"),
             _ => None,
         };
         if let Some(variable) = secret {
@@ -223,10 +227,13 @@ impl Walk<'_> {
 
     fn value(&mut self, key: &'static Key, span: Span, value: &DeValue<'_>) {
         match key.kind {
-            Kind::Text => match value {
+            Kind::Text | Kind::TextOrNone => match value {
                 DeValue::String(text) => {
                     if let Some(wrong) = values::text_fault(key, text) {
                         self.say(span, format!("`{}` {wrong}", key.path()), vec![]);
+                    } else {
+                        self.texts
+                            .insert(key.path(), (text.clone().into_owned(), span));
                     }
                 }
                 other => self.wrong_type(key, span, other),
@@ -315,6 +322,7 @@ impl Walk<'_> {
             self.not_less(document, greater, smaller, why);
         }
         self.whole_hops(document);
+        self.gateway_files();
         let Some((partitions, _)) = self.effective(document, "topics.partitions") else {
             return;
         };
@@ -332,6 +340,50 @@ impl Walk<'_> {
                 );
                 self.say(span, message, vec![]);
             }
+        }
+    }
+
+    /// Which of the gateway's files belong together, and with which algorithm.
+    fn gateway_files(&mut self) {
+        let given = |name: &str| {
+            let found = self.texts.get(&format!("gateway.{name}"));
+            found.filter(|(text, _)| !text.is_empty()).cloned()
+        };
+        let pair = [given("certificate"), given("private_key")];
+        let algorithm = given("algorithm");
+        let jwks = given("jwks");
+        match pair {
+            [Some((_, span)), None] => {
+                let message = "`gateway.certificate` is given without `gateway.private_key`";
+                let help = "both are needed for TLS".into();
+                self.say(span, message.into(), vec![help]);
+            }
+            [None, Some((_, span))] => {
+                let message = "`gateway.private_key` is given without `gateway.certificate`";
+                let help = "both are needed for TLS".into();
+                self.say(span, message.into(), vec![help]);
+            }
+            _ => {}
+        }
+        match (algorithm, jwks) {
+            (Some((algorithm, span)), None) if algorithm != "HS256" => {
+                let message =
+                    format!("`gateway.algorithm` is {algorithm}, which needs `gateway.jwks`");
+                let help = "it is the file with the issuer's public keys".into();
+                self.say(span, message, vec![help]);
+            }
+            (algorithm, Some((_, span))) => {
+                let by_default = algorithm.is_none();
+                if algorithm.is_none_or(|(algorithm, _)| algorithm == "HS256") {
+                    let default = if by_default { " by default" } else { "" };
+                    let message = format!(
+                        "`gateway.jwks` is given, but `gateway.algorithm` is HS256{default}"
+                    );
+                    let help = "with public keys it is RS256 or ES256".into();
+                    self.say(span, message, vec![help]);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -73,7 +73,9 @@ pub(super) fn meant(key: &Key, value: &DeValue<'_>) -> Option<String> {
 pub(super) fn meant_by(key: &Key, text: &str) -> Option<String> {
     let text = text.trim();
     match key.kind {
-        Kind::Text => (!text.is_empty()).then(|| format!("{} = \"{text}\"", key.name)),
+        Kind::Text | Kind::TextOrNone => {
+            (!text.is_empty()).then(|| format!("{} = \"{text}\"", key.name))
+        }
         Kind::Flag => match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Some(format!("{} = true", key.name)),
             "false" | "no" | "off" | "0" => Some(format!("{} = false", key.name)),
@@ -87,7 +89,7 @@ pub(super) fn meant_by(key: &Key, text: &str) -> Option<String> {
 pub(super) fn takes(key: &Key) -> String {
     let unit = key.unit.map_or("", Unit::words);
     match key.kind {
-        Kind::Text => "text in quotes".into(),
+        Kind::Text | Kind::TextOrNone => "text in quotes".into(),
         Kind::Flag => "true or false".into(),
         Kind::Whole { .. } => format!("a whole number of {unit}"),
         Kind::Number { .. } => format!("a plain number in {unit}"),
@@ -146,9 +148,13 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
 /// What is wrong with a text's content.
 pub(super) fn text_fault(key: &Key, text: &str) -> Option<String> {
     if text.trim().is_empty() {
-        return Some("is empty".into());
+        let may_be = key.kind == Kind::TextOrNone && text.is_empty();
+        return (!may_be).then(|| "is empty".into());
     }
     match (key.stage, key.name) {
+        ("gateway", "listen") => listen_fault(text),
+        ("gateway", "algorithm") => algorithm_fault(text),
+        ("gateway", "origins") => origins_fault(text),
         ("kafka", "brokers") => brokers_fault(text),
         ("clickhouse", "url") => url_fault(text),
         ("snapshots", "url") => snapshots_fault(text),
@@ -174,6 +180,76 @@ pub(super) fn brokers_fault(brokers: &str) -> Option<String> {
         };
         let legal = port.parse::<u16>().is_ok_and(|port| port > 0);
         (!legal).then(|| format!("holds `{broker}`; its port must be 1 to 65535"))
+    })
+}
+
+/// What is wrong with where the gateway listens.
+fn listen_fault(address: &str) -> Option<String> {
+    if address.parse::<std::net::SocketAddr>().is_ok() {
+        return None;
+    }
+    Some(format!(
+        "is `{address}`; write an address and a port, such as `127.0.0.1:8080`, or `0.0.0.0:8080` \
+         for every interface"
+    ))
+}
+
+/// The algorithms that tokens can be signed with.
+const ALGORITHMS: [&str; 3] = ["HS256", "RS256", "ES256"];
+
+fn algorithm_fault(algorithm: &str) -> Option<String> {
+    if ALGORITHMS.contains(&algorithm) {
+        return None;
+    }
+    let upper = algorithm.to_uppercase();
+    let guess = ALGORITHMS.into_iter().find(|known| *known == upper);
+    let guess = guess.map_or(String::new(), |known| format!("; did you mean `{known}`?"));
+    let known = ALGORITHMS.join(", ");
+    Some(format!("is `{algorithm}`, which is none of {known}{guess}"))
+}
+
+/// What is wrong with a list of origins: scheme, host and port, as browsers write them.
+fn origins_fault(origins: &str) -> Option<String> {
+    origins.split(',').map(str::trim).find_map(|origin| {
+        if origin.is_empty() {
+            return Some("has an empty entry; write `https://a.example,https://b.example`".into());
+        }
+        let rest = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        let Some(rest) = rest else {
+            return Some(format!(
+                "holds `{origin}`; an origin begins with https:// or http://"
+            ));
+        };
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (rest, None),
+        };
+        let legal = |c: char| {
+            c.is_ascii_digit() || c.is_ascii_lowercase() || matches!(c, '.' | '-' | '[' | ']' | ':')
+        };
+        if host.is_empty() || !host.chars().all(legal) {
+            return Some(format!(
+                "holds `{origin}`; an origin is scheme, host in lower case and perhaps port, such \
+                 as `https://map.example:8443`, without a path"
+            ));
+        }
+        let usual = if origin.starts_with("https") {
+            "443"
+        } else {
+            "80"
+        };
+        match port {
+            Some(port) if port == usual => Some(format!(
+                "holds `{origin}`; browsers leave out port {usual}, so write `{}`",
+                origin.trim_end_matches(port).trim_end_matches(':')
+            )),
+            Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
+                Some(format!("holds `{origin}`; its port must be 1 to 65535"))
+            }
+            _ => None,
+        }
     })
 }
 

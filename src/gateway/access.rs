@@ -7,22 +7,24 @@
 //! prints one.
 
 mod keys;
+mod refusal;
 mod subject;
 
 pub use keys::KeysError;
+pub use refusal::Refusal;
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use self::keys::KeyFile;
+use self::keys::KeySet;
+use super::watched::Watched;
 use crate::config::Secret;
 use crate::model::TimeMs;
 
@@ -142,109 +144,6 @@ pub enum MintError {
     Unsigned,
 }
 
-/// Why a request is not let in. From outside all but [`Refusal::InQuery`] look the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No token at all.
-    #[error("it has no token")]
-    Missing,
-    /// A token in the URL, where proxies log it and browsers keep it.
-    #[error("its token is in the URL")]
-    InQuery,
-    /// More than one token.
-    #[error("it has more than one token")]
-    Ambiguous,
-    /// Not a token.
-    #[error("its token can't be read")]
-    Malformed,
-    /// Signed with another algorithm, or not at all.
-    #[error("its token is not signed with the algorithm of this gateway")]
-    Algorithm,
-    /// Signed with a key that is not, or no longer, in the JWKS file.
-    #[error("its token names a key that is not known")]
-    UnknownKey,
-    /// The signature is not that of the key.
-    #[error("its token is forged, or damaged")]
-    Signature,
-    /// Too late.
-    #[error("its token has expired")]
-    Expired,
-    /// Too soon.
-    #[error("its token is not valid yet")]
-    NotYet,
-    /// Issued by somebody else.
-    #[error("its token is of another issuer")]
-    Issuer,
-    /// Issued for somebody else.
-    #[error("its token is for another audience")]
-    Audience,
-    /// A required claim is absent, or of another type.
-    #[error("its token lacks a claim")]
-    Claims,
-    /// It grants nothing that is known here.
-    #[error("its token is for no driver, order, place or fleet")]
-    Subject,
-}
-
-impl Refusal {
-    /// All reasons, in declaration order.
-    pub const ALL: [Self; 13] = [
-        Self::Missing,
-        Self::InQuery,
-        Self::Ambiguous,
-        Self::Malformed,
-        Self::Algorithm,
-        Self::UnknownKey,
-        Self::Signature,
-        Self::Expired,
-        Self::NotYet,
-        Self::Issuer,
-        Self::Audience,
-        Self::Claims,
-        Self::Subject,
-    ];
-
-    /// The code for counters.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "token_missing",
-            Self::InQuery => "token_in_query",
-            Self::Ambiguous => "token_ambiguous",
-            Self::Malformed => "token_malformed",
-            Self::Algorithm => "token_algorithm",
-            Self::UnknownKey => "token_unknown_key",
-            Self::Signature => "token_signature",
-            Self::Expired => "token_expired",
-            Self::NotYet => "token_not_yet",
-            Self::Issuer => "token_issuer",
-            Self::Audience => "token_audience",
-            Self::Claims => "token_claims",
-            Self::Subject => "token_subject",
-        }
-    }
-}
-
-/// 401 `{"error":"unauthorized"}`, the same whatever was wrong; 400 for a token in the URL,
-/// which tells a developer where it belongs.
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        const JSON: (&str, &str) = ("content-type", "application/json");
-        if self == Self::InQuery {
-            let body = r#"{"error":"token_in_query","detail":"a token never goes into the URL: send it as `Authorization: Bearer …`, or open the WebSocket with the subprotocols `riderflow.v1` and `bearer.…`"}"#;
-            return (StatusCode::BAD_REQUEST, [JSON], body).into_response();
-        }
-        let mut response = (
-            StatusCode::UNAUTHORIZED,
-            [JSON],
-            r#"{"error":"unauthorized"}"#,
-        )
-            .into_response();
-        let challenge = HeaderValue::from_static("Bearer realm=\"riderflow\"");
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        response
-    }
-}
-
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
@@ -268,7 +167,7 @@ enum Keys {
         verifying: jsonwebtoken::DecodingKey,
         signing: EncodingKey,
     },
-    File(KeyFile),
+    File(Watched<KeySet>),
 }
 
 /// Checks tokens, and mints them where it has the key to.
@@ -308,7 +207,7 @@ impl Access {
             Algorithm::Rs256 | Algorithm::Es256 => {
                 let path = rules.jwks.clone();
                 let path = path.ok_or(AccessError::NoKeyFile(algorithm.as_str()))?;
-                Keys::File(KeyFile::open(path, algorithm)?)
+                Keys::File(keys::watch(path, algorithm)?)
             }
         };
         let mut validation = Validation::new(algorithm.theirs());

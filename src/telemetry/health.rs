@@ -14,6 +14,8 @@ const NEVER: u64 = u64::MAX;
 struct Inner {
     conditions: Mutex<Vec<(&'static str, bool)>>,
     started: Instant,
+    /// What is to be said of a missing heartbeat.
+    standstill: &'static str,
     stall_limit: Duration,
     /// Ms after `started` of the last beat.
     beat_ms: AtomicU64,
@@ -41,8 +43,19 @@ impl Health {
         Self::with_stall_limit(STALL_LIMIT)
     }
 
+    /// As [`Health::new`], of something that has no epochs: `standstill` says what it means
+    /// that no beat was heard, such as `the gateway has not moved`.
+    pub fn of(standstill: &'static str) -> Self {
+        Self::with(standstill, STALL_LIMIT)
+    }
+
     pub(super) fn with_stall_limit(stall_limit: Duration) -> Self {
+        Self::with("the epoch has not advanced", stall_limit)
+    }
+
+    fn with(standstill: &'static str, stall_limit: Duration) -> Self {
         Self(Arc::new(Inner {
+            standstill,
             conditions: Mutex::default(),
             started: Instant::now(),
             stall_limit,
@@ -81,6 +94,10 @@ impl Health {
         let conditions = conditions.unwrap_or_else(PoisonError::into_inner);
         let unmet = conditions.iter().filter(|(_, met)| !met);
         unmet.map(|(name, _)| *name).collect()
+    }
+
+    pub(super) fn standstill(&self) -> &'static str {
+        self.0.standstill
     }
 
     /// How long a job that was once ready has been without a beat, if that is too long.

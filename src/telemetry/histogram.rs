@@ -24,7 +24,7 @@ pub struct Histogram(Arc<Inner>);
 
 impl Histogram {
     /// A histogram with these upper bounds, ascending.
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    pub fn new(bounds: &'static [f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self(Arc::new(Inner {
             bounds,

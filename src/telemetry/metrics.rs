@@ -15,11 +15,12 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Histogram;
+use super::process::{ProcessMemory, openmetrics};
+use super::{Exposition, Histogram};
 use crate::model::{EventKind, Flag, Input, Reason, TimeMs};
 
 /// Bounds for what should take milliseconds, seconds.
-const SECONDS: &[f64] = &[
+pub const SECONDS: &[f64] = &[
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15,
     0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0,
     60.0,
@@ -104,8 +105,15 @@ impl<L> Clone for Counters<L> {
     }
 }
 
+impl<L: Label> Default for Counters<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<L: Label> Counters<L> {
-    fn new() -> Self {
+    /// All at 0.
+    pub fn new() -> Self {
         Self {
             each: L::VALUES.iter().map(|_| Counter::default()).collect(),
             label: PhantomData,
@@ -285,24 +293,8 @@ impl Collector for OnScrape {
             let metric = encoder.encode_descriptor("epoch_age", help, unit, gauge.metric_type())?;
             gauge.encode(metric)?;
         }
-        if let Some(bytes) = resident_bytes() {
-            let help = "Resident memory of the process";
-            let unit = Some(&Unit::Bytes);
-            let gauge = ConstGauge::new(bytes as i64);
-            let name = "process_resident_memory";
-            let metric = encoder.encode_descriptor(name, help, unit, gauge.metric_type())?;
-            gauge.encode(metric)?;
-        }
         Ok(())
     }
-}
-
-/// Resident memory of this process, bytes; `None` where `/proc` does not tell.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 /// Every metric that the job counts, by field.
@@ -434,12 +426,7 @@ impl Metrics {
 
     /// All metrics as text, in the OpenMetrics format that Prometheus reads.
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            Ok(()) => text,
-            // Writing into a string does not fail; what was written so far is of no use.
-            Err(std::fmt::Error) => "# EOF\n".into(),
-        }
+        openmetrics(&self.registry)
     }
 
     /// The 99th percentile of event latency since the start, seconds, from the histogram's
@@ -447,6 +434,12 @@ impl Metrics {
     /// [`super::HistogramSnapshot::since`].
     pub fn event_latency_p99_seconds(&self) -> Option<f64> {
         self.event_latency_seconds.quantile(0.99)
+    }
+}
+
+impl Exposition for Metrics {
+    fn encode(&self) -> String {
+        Self::encode(self)
     }
 }
 
@@ -517,6 +510,7 @@ fn register(series: &Series) -> Registry {
     registry.register_collector(Box::new(OnScrape {
         epoch_age: s.epoch_age.clone(),
     }));
+    registry.register_collector(Box::new(ProcessMemory));
     registry
 }
 

@@ -9,14 +9,18 @@
 //! the HTTP thread. Handles are cheap to clone and never block a worker: counts go to atomics,
 //! one call a batch. It never decides anything about the data.
 
+mod gauges;
 mod health;
 mod histogram;
 mod metrics;
+mod process;
 mod server;
 
+pub use gauges::{Gauges, Held};
 pub use health::{Condition, Health, Heartbeat, STALL_LIMIT};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
-    CodeCounters, Counters, EpochAge, Label, LagGauges, Metrics, Series, TableCounters,
+    CodeCounters, Counters, EpochAge, Label, LagGauges, Metrics, SECONDS, Series, TableCounters,
 };
-pub use server::{DEFAULT_ADDRESS, ServeError, Server, serve};
+pub use process::{ProcessMemory, openmetrics};
+pub use server::{DEFAULT_ADDRESS, Exposition, ServeError, Server, serve};

@@ -1,6 +1,7 @@
 //! `/metrics`, `/livez` and `/readyz` on a thread of their own.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,11 +12,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
-use super::{Health, Metrics};
+use super::Health;
 
 /// Where metrics and health are served unless `--http` says otherwise.
 pub const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
+/// Metrics that can be served.
+pub trait Exposition: Send + Sync + 'static {
+    /// All of them as text, in the OpenMetrics format that Prometheus reads.
+    fn encode(&self) -> String;
+}
 
 /// How long a stop waits for requests that are under way.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -70,7 +77,11 @@ impl Drop for Server {
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub fn serve(address: SocketAddr, metrics: Metrics, health: Health) -> Result<Server, ServeError> {
+pub fn serve(
+    address: SocketAddr,
+    metrics: impl Exposition,
+    health: Health,
+) -> Result<Server, ServeError> {
     let refused = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => ServeError::Taken(address),
         _ => ServeError::Refused(address, error),
@@ -84,6 +95,7 @@ pub fn serve(address: SocketAddr, metrics: Metrics, health: Health) -> Result<Se
         .build()
         .map_err(refused)?;
     let (stop, stopped) = oneshot::channel();
+    let metrics: Arc<dyn Exposition> = Arc::new(metrics);
     let thread = std::thread::Builder::new()
         .name("riderflow-http".into())
         .spawn(move || runtime.block_on(answer(listener, router(metrics, health), stopped)))
@@ -124,7 +136,9 @@ async fn answer(listener: TcpListener, router: Router, stopped: oneshot::Receive
     }
 }
 
-fn router(metrics: Metrics, health: Health) -> Router {
+type Served = (Arc<dyn Exposition>, Health);
+
+fn router(metrics: Arc<dyn Exposition>, health: Health) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(livez))
@@ -133,24 +147,25 @@ fn router(metrics: Metrics, health: Health) -> Router {
         .with_state((metrics, health))
 }
 
-async fn show_metrics(State((metrics, _)): State<(Metrics, Health)>) -> Response {
+async fn show_metrics(State((metrics, _)): State<Served>) -> Response {
     ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode()).into_response()
 }
 
-async fn livez(State((_, health)): State<(Metrics, Health)>) -> (StatusCode, String) {
+async fn livez(State((_, health)): State<Served>) -> (StatusCode, String) {
     match health.stalled() {
         None => (StatusCode::OK, "live\n".into()),
         Some(silent) => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!(
-                "the epoch has not advanced for {:.0} s\n",
+                "{} for {:.0} s\n",
+                health.standstill(),
                 silent.as_secs_f64()
             ),
         ),
     }
 }
 
-async fn readyz(State((_, health)): State<(Metrics, Health)>) -> (StatusCode, String) {
+async fn readyz(State((_, health)): State<Served>) -> (StatusCode, String) {
     if health.is_ready() {
         return (StatusCode::OK, "ready\n".into());
     }
@@ -173,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::model::EventKind;
+    use crate::telemetry::Metrics;
 
     fn here() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))

@@ -5,19 +5,14 @@
 //! the former keys in force and is told of once. Never fetches a key over the network.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
 
 use super::Algorithm;
+use crate::gateway::watched::{self, Watched};
 
-/// How often at most the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The largest file, bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The shortest RSA modulus, bytes of base64url: 2,048 bits.
 const MODULUS_TEXT_MIN: usize = 342;
 
@@ -41,13 +36,7 @@ impl KeySet {
     }
 
     fn read(path: &Path, algorithm: Algorithm) -> Result<Self, String> {
-        let length = std::fs::metadata(path)
-            .map_err(|error| error.to_string())?
-            .len();
-        if length > FILE_BYTES_MAX {
-            return Err(format!("it has {length} bytes, more than {FILE_BYTES_MAX}"));
-        }
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let bytes = watched::read(path)?;
         Self::parse(&bytes, algorithm)
     }
 
@@ -119,76 +108,9 @@ fn counts(jwk: &Jwk, algorithm: Algorithm) -> bool {
     fits && signs && verifies && named
 }
 
-/// What tells that a file has changed.
-type Stamp = Option<(SystemTime, u64)>;
-
-struct Loaded {
-    keys: Arc<KeySet>,
-    stamp: Stamp,
-    looked_at: Instant,
-}
-
-/// A JWKS file and the keys that were last good in it.
-pub(super) struct KeyFile {
-    path: PathBuf,
-    algorithm: Algorithm,
-    look_every: Duration,
-    loaded: Mutex<Loaded>,
-}
-
-impl KeyFile {
-    pub(super) fn open(path: PathBuf, algorithm: Algorithm) -> Result<Self, KeysError> {
-        // The stamp is taken first: a write in between is then seen at the next look.
-        let stamp = stamp_of(&path);
-        let keys = KeySet::read(&path, algorithm).map_err(|fault| KeysError {
-            file: path.clone(),
-            fault,
-        })?;
-        Ok(Self {
-            path,
-            algorithm,
-            look_every: LOOK_EVERY,
-            loaded: Mutex::new(Loaded {
-                keys: Arc::new(keys),
-                stamp,
-                looked_at: Instant::now(),
-            }),
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn looking_every(mut self, interval: Duration) -> Self {
-        self.look_every = interval;
-        self
-    }
-
-    /// The keys in force. Looks at the file every two seconds at most, which costs the caller
-    /// a `stat`, and a read of a small file when it has changed.
-    pub(super) fn current(&self) -> Arc<KeySet> {
-        // Whoever panicked here left whole keys behind: they are replaced in one step.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.looked_at.elapsed() >= self.look_every {
-            loaded.looked_at = Instant::now();
-            let stamp = stamp_of(&self.path);
-            if stamp != loaded.stamp {
-                loaded.stamp = stamp;
-                match KeySet::read(&self.path, self.algorithm) {
-                    Ok(keys) => {
-                        tracing::info!(file = %self.path.display(), keys = keys.0.len(), "read the changed key file");
-                        loaded.keys = Arc::new(keys);
-                    }
-                    Err(fault) => tracing::warn!(
-                        file = %self.path.display(),
-                        "could not use the changed key file, so the former keys stay in force: {fault}"
-                    ),
-                }
-            }
-        }
-        Arc::clone(&loaded.keys)
-    }
-}
-
-fn stamp_of(path: &Path) -> Stamp {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// The keys of a JWKS file, which is read again when it changes.
+pub(super) fn watch(path: PathBuf, algorithm: Algorithm) -> Result<Watched<KeySet>, KeysError> {
+    let file = path.clone();
+    Watched::open(vec![path.clone()], move || KeySet::read(&path, algorithm))
+        .map_err(|fault| KeysError { file, fault })
 }

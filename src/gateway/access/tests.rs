@@ -1,5 +1,6 @@
 //! Good tokens, and every kind of bad one. The keys in `testdata/` sign nothing else.
 
+use axum::response::IntoResponse;
 use jsonwebtoken::jwk::Jwk;
 use serde_json::{Value, json};
 
@@ -326,7 +327,7 @@ fn keys_rotate_with_their_file() {
     };
     let set = |kid| json!({"keys": [jwk(Algorithm::Es256, Some(kid))]}).to_string();
     write(&set("old"));
-    let file = KeyFile::open(path.clone(), Algorithm::Es256).unwrap();
+    let file = keys::watch(path.clone(), Algorithm::Es256).unwrap();
     let file = file.looking_every(Duration::ZERO);
     assert!(file.current().find(Some("old")).is_some());
     for broken in [
@@ -343,7 +344,7 @@ fn keys_rotate_with_their_file() {
     write(&set("new-name"));
     assert!(file.current().find(Some("old")).is_none());
     assert!(file.current().find(Some("new-name")).is_some());
-    let patient = KeyFile::open(path.clone(), Algorithm::Es256).unwrap();
+    let patient = keys::watch(path.clone(), Algorithm::Es256).unwrap();
     write(&set("newest"));
     assert!(
         patient.current().find(Some("newest")).is_none(),

@@ -73,7 +73,7 @@ fn two_pipelines_are_the_same_if_all_keys_but_the_services_addresses_are() {
         plain,
         of(
             "# a comment\nname = \"riders\"\n[kafka]\nbrokers = \"other:9092\"\n\
-            [clickhouse]\nurl = \"http://other:8123\""
+            [clickhouse]\nurl = \"http://other:8123\"\n[gateway]\nlisten = \"0.0.0.0:80\""
         )
     );
     assert_ne!(plain, of("name = \"drivers\""));
