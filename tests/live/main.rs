@@ -7,6 +7,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod client;
+mod feeder;
 mod follower;
 mod gateway;
 mod measured;

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use riderflow::model::OrderStatus::Assigned;
 
+use crate::client::Unread;
 use crate::common::{lab, now_ms, wait_until};
-use crate::gateway::{Feeder, Gateway, Unread, at, order};
+use crate::feeder::{Feeder, at, order};
+use crate::gateway::Gateway;
 
 /// Each with an order and a stream of its own.
 const DRIVERS: u64 = 250;

@@ -6,7 +6,8 @@ use riderflow::model::{EventKind, Leg, OrderStatus};
 use serde_json::{Value, json};
 
 use crate::common::{lab, now_ms, wait_until};
-use crate::gateway::{Feeder, Gateway, at, event, order};
+use crate::feeder::{Feeder, at, event, order};
+use crate::gateway::Gateway;
 
 use OrderStatus::{Assigned, Cancelled, Delivered, PickedUp, Placed};
 

@@ -6,7 +6,8 @@ use riderflow::model::OrderStatus;
 use serde_json::{Value, json};
 
 use crate::common::{Sender, lab, now_ms};
-use crate::gateway::{Feeder, Gateway, at, order};
+use crate::feeder::{Feeder, at, order};
+use crate::gateway::Gateway;
 
 use OrderStatus::{Assigned, Delivered, PickedUp, Placed};
 
@@ -29,7 +30,7 @@ fn a_restaurant_sees_who_comes_is_near_has_arrived_picked_up_and_departed() {
     );
     customer.next(SOON);
 
-    let state = |stream: &crate::gateway::Stream, expected: &str| {
+    let state = |stream: &crate::client::Stream, expected: &str| {
         let row = stream.find(SOON, expected, |frame| {
             assert_ne!(frame.name, "removed");
             frame.name == "order" && frame.data["order"]["state"] == expected

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::client::Unread;
 use crate::common::lab;
-use crate::gateway::{Feeder, Gateway, Unread, at};
+use crate::feeder::{Feeder, at};
+use crate::gateway::Gateway;
 use crate::measured::memory_kb;
 
 const DRIVERS: u64 = 2_000;
@@ -56,7 +58,7 @@ fn streams_that_nobody_reads_stay_bounded_and_begin_anew_when_read() {
     );
 
     let longitude = move_all(&mut feeder);
-    let of_first = |frame: &crate::gateway::Frame| frame.data["drivers"][0][1].clone();
+    let of_first = |frame: &crate::client::Frame| frame.data["drivers"][0][1].clone();
     for reader in unread.into_iter().take(5) {
         let stream = reader.read();
         let first = stream.next(Duration::from_secs(10));
