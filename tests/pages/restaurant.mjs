@@ -25,7 +25,8 @@ export async function near_arrived_picked_up_and_departed() {
   await order("p-2", 52, "assigned", { pickup });
   await card(it, "p-1", "coming");
   assert.match(await it.text('.order[data-id="p-1"] .order-eta'), /min/);
-  await card(it, "p-2", "waiting");
+  await it.page.waitForSelector('.order[data-id="p-2"]');
+  assert.match(await it.text('.order[data-id="p-2"] .order-words'), /no position yet/);
   await update(51, [-1200, 0], { ago_s: 38, heading: 90, speed: 9 });
   await sleep(1000);
   await update(51, [-400, 0], { ago_s: 20, heading: 90, speed: 9 });

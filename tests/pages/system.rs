@@ -11,6 +11,7 @@
 //! | `cut` | | ends every connection of the browser |
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -28,10 +29,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::common::{Lab, Running, Sender, lab, now_ms};
+use crate::common::{Lab, Running, Sender, lab, now_ms, wait_until};
 use crate::proxy::Proxy;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const READY: Duration = Duration::from_secs(60);
 const ACKNOWLEDGED: Duration = Duration::from_secs(20);
 const CENTER: [f64; 2] = [77.5946, 12.9716];
 const METRES_PER_DEGREE: f64 = 111_194.93;
@@ -71,7 +73,7 @@ impl System {
             .build()
             .expect("tokio");
         let sender = lab.sender();
-        Self {
+        let system = Self {
             fleet: None,
             phones: BTreeMap::new(),
             proxy,
@@ -80,7 +82,25 @@ impl System {
             sender,
             runtime,
             lab,
-        }
+        };
+        let token = system.mint(&Subject::Fleet).expect("it has the key");
+        wait_until(READY, "the gateway streams", || system.streams(&token));
+        system
+    }
+
+    /// Whether the fleet's stream is answered: not before the gateway has caught up.
+    fn streams(&self, token: &str) -> bool {
+        let request = format!(
+            "GET /v1/fleet/live?bbox=0,0,1,1 HTTP/1.1\r\nhost: test\r\nauthorization: Bearer \
+             {token}\r\n\r\n"
+        );
+        let mut head = [0; 12];
+        let Ok(mut stream) = std::net::TcpStream::connect(self.gateway.address()) else {
+            return false;
+        };
+        stream.write_all(request.as_bytes()).is_ok()
+            && stream.read_exact(&mut head).is_ok()
+            && head.ends_with(b" 200")
     }
 
     /// Where the browser finds it.

@@ -226,8 +226,10 @@ function render() {
   say({ live: link === "live" ? `Live. ${$("summary").textContent.replace(/[\d,. ]*of /, "")}`.split(".")[0] : "Reconnecting", paused: "Paused", reconnecting: "Can't reach the server. Trying again." }[root.dataset.state] ?? "");
 }
 
+/** Without WebGL the panel is the page. */
 async function startMap() {
   const opened = await openMap($("map"));
+  if (root.dataset.state === "refused") return opened?.map.remove();
   root.dataset.webgl = opened ? "yes" : "no";
   if (!opened) {
     $("no-map").hidden = false;

@@ -77,7 +77,8 @@ const HANDLERS = {
 /** What is said of an order; a driver who left with an order nobody marked as picked up shows. */
 function stateWords(row) {
   if (row.state === "departed" && row.status === "assigned") return "Driver left, pickup not recorded";
-  if (row.state === "waiting" && row.status !== "placed") return "Driver assigned, no position yet";
+  const unseen = row.state === "waiting" || (row.state === "coming" && !row.agent);
+  if (unseen && row.status !== "placed") return "Driver assigned, no position yet";
   if (row.state === "ended" && row.status === "cancelled") return "Cancelled";
   return WORDS[row.state] ?? row.state;
 }

@@ -193,13 +193,14 @@ function start() {
   setInterval(render, 500);
   $("events").open = matchMedia("(min-width: 760px)").matches;
   TrackMap.open($("map"), $("recenter"), () => mover).then((opened) => {
+    if (root.dataset.state === "refused") return;
     root.dataset.webgl = opened ? "yes" : "no";
     if (!opened) {
       $("no-map").hidden = false;
       return;
     }
     map = opened;
-    if (view && root.dataset.state !== "refused") {
+    if (view) {
       map.reset(view.order);
       if (view.ended) map.end();
       else if (mover.newest) map.tookFix(mover.newest, true);
