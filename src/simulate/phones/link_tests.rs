@@ -75,13 +75,15 @@ struct Scripted {
 
 impl Scripted {
     fn start(script: impl Fn(Line) + Send + Sync + 'static) -> Self {
-        Self::start_with(script, |response| Ok(response))
+        Self::start_with(script, None)
     }
 
-    fn start_with(
-        script: impl Fn(Line) + Send + Sync + 'static,
-        answer: impl Fn(Response) -> Result<Response, ErrorResponse> + Copy + Send + 'static,
-    ) -> Self {
+    /// With a status, nobody is let in.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the handshake's callback returns this"
+    )]
+    fn start_with(script: impl Fn(Line) + Send + Sync + 'static, forbids: Option<u16>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let failures = Arc::new(Mutex::new(Vec::new()));
@@ -103,7 +105,14 @@ impl Scripted {
                                 response
                                     .headers_mut()
                                     .insert("sec-websocket-protocol", protocol);
-                                answer(response)
+                                match forbids {
+                                    None => Ok(response),
+                                    Some(status) => {
+                                        let mut refusal = ErrorResponse::new(None);
+                                        *refusal.status_mut() = status.try_into().unwrap();
+                                        Err(refusal)
+                                    }
+                                }
                             },
                         );
                         if let Ok(socket) = socket {
@@ -302,14 +311,7 @@ fn nobody_there_and_nobody_let_in_are_told_at_once() {
         "{error:?}"
     );
 
-    let forbidding = Scripted::start_with(
-        |_| panic!("nobody is let in"),
-        |_| {
-            let mut response = ErrorResponse::new(None);
-            *response.status_mut() = 401.try_into().unwrap();
-            Err(response)
-        },
-    );
+    let forbidding = Scripted::start_with(|_| panic!("nobody is let in"), Some(401));
     let phones = forbidding.phones(3);
     let error = phones.wait_until_connected(&|| false);
     assert!(
