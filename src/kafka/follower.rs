@@ -8,23 +8,23 @@
 //! worth more than what is whole. Never joins a group, never commits an offset, and never sees
 //! partitions that are added while it runs.
 
+use std::ffi::CStr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedHeaders, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::NOTIFICATIONS;
 use super::client::{
     ANSWER_TIMEOUT, KafkaError, Logged, Partitions, partitions_of, reading_config,
 };
+use super::header::{last_header, sequence_of};
 use crate::model::{Input, TimeMs};
-
-/// The header of an update that came through a gateway: `<session>/<seq>`.
-pub const SEQ_HEADER: &str = "rf-seq";
+use crate::wire::split_sequence;
 
 /// Of each partition of a moving topic at most so many of its last offsets are read at the
 /// start, however old the time that was asked for.
@@ -76,26 +76,19 @@ pub struct Seen<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` is null.
     pub value: Option<&'a [u8]>,
-    headers: Option<&'a BorrowedHeaders>,
+    message: &'a BorrowedMessage<'a>,
 }
 
 impl<'a> Seen<'a> {
-    /// The first header of this name.
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        let mut headers = self.headers?.iter();
-        headers.find(|header| header.key == name)?.value
+    /// The value of the last header of this name.
+    pub fn header(&self, name: &CStr) -> Option<&'a [u8]> {
+        last_header(self.message, name)
     }
 
     /// The session and the number in it that a gateway gave this update.
     pub fn seq(&self) -> Option<(&'a str, u64)> {
-        seq_of(self.header(SEQ_HEADER)?)
+        split_sequence(sequence_of(self.message)?)
     }
-}
-
-/// Reads `<session>/<seq>`.
-fn seq_of(header: &[u8]) -> Option<(&str, u64)> {
-    let (session, seq) = std::str::from_utf8(header).ok()?.rsplit_once('/')?;
-    Some((session, seq.parse().ok()?))
 }
 
 /// Rung when something can be read.
@@ -273,7 +266,7 @@ impl Follower {
                             timestamp_ms: message.timestamp().to_millis().unwrap_or(0).max(0),
                             key: message.key(),
                             value: message.payload(),
-                            headers: message.headers(),
+                            message: &message,
                         });
                     }
                     Some(Err(ClientError::PartitionEOF(_))) => lane.read_to_end = true,
@@ -350,21 +343,6 @@ fn pass_or_fail(error: ClientError) -> Result<(), KafkaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_gateways_number_is_read_out_of_the_header() {
-        for (header, expected) in [
-            (&b"k3J9/17"[..], Some(("k3J9", 17))),
-            (b"a/b/1", Some(("a/b", 1))),
-            (b"k3J9", None),
-            (b"k3J9/", None),
-            (b"k3J9/-1", None),
-            (b"k3J9/18446744073709551616", None),
-            (b"\xff/1", None),
-        ] {
-            assert_eq!(seq_of(header), expected, "{header:?}");
-        }
-    }
 
     #[test]
     fn a_ring_is_heard_also_before_the_wait() {

@@ -1,6 +1,6 @@
 //! One header of a record, by librdkafka's own function: the client's turns the name of every
 //! header into text first and panics where one isn't UTF-8, so that a single strange record
-//! would end the job at every start.
+//! would end a job or a gateway at every start.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -20,7 +20,7 @@ pub(super) fn sequence_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u
 /// The value of the last header with a name; `None` also if it is null.
 ///
 /// Of a message without headers this asks one function, which looks at one length.
-fn last_header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<&'a [u8]> {
+pub(super) fn last_header<'a>(message: &'a BorrowedMessage<'_>, name: &CStr) -> Option<&'a [u8]> {
     let is_there = |code| code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
     let mut headers = std::ptr::null_mut();
     // SAFETY: the message is alive, and is nobody else's: it is neither `Clone` nor handed out.

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{BorrowedHeaders, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{
     ANSWER_TIMEOUT, KafkaError, Logged, Partitions, partitions_of, reading_config,
 };
+use super::header::sequence_of;
 
 /// A record of any topic; its bytes are borrowed.
 #[derive(Clone, Copy)]
@@ -21,15 +22,13 @@ pub struct PastRecord<'a> {
     pub offset: i64,
     /// The value; `None` is null.
     pub value: Option<&'a [u8]>,
-    headers: Option<&'a BorrowedHeaders>,
+    message: &'a BorrowedMessage<'a>,
 }
 
 impl PastRecord<'_> {
-    /// Whether it has a header of this name.
-    pub fn has_header(&self, name: &str) -> bool {
-        (self.headers.into_iter())
-            .flat_map(|headers| headers.iter())
-            .any(|header| header.key == name)
+    /// Whether a gateway has numbered it.
+    pub fn is_numbered(&self) -> bool {
+        sequence_of(self.message).is_some()
     }
 }
 
@@ -82,7 +81,7 @@ pub fn read_to_end(
                     partition: message.partition(),
                     offset: message.offset(),
                     value: message.payload(),
-                    headers: message.headers(),
+                    message: &message,
                 });
                 continue;
             }

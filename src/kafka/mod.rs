@@ -26,7 +26,7 @@ pub mod routing;
 pub use client::{KafkaError, Partitions, partitions_of};
 pub use committer::{CommitError, Committed, Committer, EpochToCommit};
 pub use epoch_log::{epoch_log_topic, greatest_generation, log_end, read_epoch_log};
-pub use follower::{Followed, Follower, PAST_OFFSETS, SEQ_HEADER, Seen};
+pub use follower::{Followed, Follower, PAST_OFFSETS, Seen};
 pub use history::{PastRecord, read_to_end};
 pub use outlet::{Outgoing, Outlet, Receipt, SendError, Settings as OutletSettings};
 pub use presence::{JobSeen, Presence, SEEN_AFTER_DEATH, jobs_seen};

@@ -40,9 +40,6 @@ const QUERIES: [(&str, &str); 2] = [
     ),
 ];
 
-/// The header with which the gateway marks an update: the phone's session and number.
-const SEQUENCE: &str = "rf-seq";
-
 pub(super) struct Summary {
     checks: Vec<Check>,
     sent: Vec<(&'static str, u64)>,
@@ -111,7 +108,7 @@ impl Summary {
         })?;
         let mut by_gateway = 0;
         let updates = in_kafka(Input::Updates.topic(), &mut |record| {
-            by_gateway += u64::from(record.has_header(SEQUENCE));
+            by_gateway += u64::from(record.is_numbered());
         })?;
         let letters = in_kafka(kafka::DEAD_LETTERS, &mut |_| {})?;
 

@@ -160,7 +160,7 @@ fn decode(seen: &Seen<'_>, limits: &Limits, seen_seq: &mut SeqHook) -> Option<Re
             Some(Record::Update(update))
         }
         Followed::Events => {
-            let (id, ce_type) = (seen.header("ce_id")?, seen.header("ce_type")?);
+            let (id, ce_type) = (seen.header(c"ce_id")?, seen.header(c"ce_type")?);
             let told = Told::read(id, ce_type, value?, seen.partition)?;
             Some(Record::Event {
                 told,
