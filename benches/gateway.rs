@@ -90,7 +90,7 @@ fn main() {
     let pipeline = folder.join("gateway.toml");
     let text = format!(
         "name = \"bench\"\nkafka.brokers = {:?}\nclickhouse.url = {:?}\n[gateway]\n\
-         updates_per_s = 1000000\nconnections = 100000\naddress_connections = 100000\n\
+         updates_per_s = 10000\nconnections = 100000\naddress_connections = 100000\n\
          address_per_s = 100000\nhandshakes = 2000\n",
         services.kafka(),
         services.clickhouse_url(),
