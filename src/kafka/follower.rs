@@ -183,7 +183,8 @@ impl Follower {
                     .add_partition_offset(topic.topic(), partition, Offset::Offset(since_ms.max(0)))
                     .map_err(KafkaError::failed("name a partition"))?;
             }
-            // Asked before the times: what comes in between is read.
+            // Asked before the times: what comes in between is read. Both answers end where the
+            // first open transaction begins, so its records are not passed over.
             let held = (0..count)
                 .map(|partition| {
                     self.consumer
