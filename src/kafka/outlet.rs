@@ -90,11 +90,11 @@ struct Receipts<R> {
 
 impl<R> Receipts<R> {
     fn fail(&self, why: String) {
-        let told = self.fatal.get_or_init(|| {
+        // What follows from the first one is no news.
+        self.fatal.get_or_init(|| {
             tracing::error!(target: "kafka", "{why}");
             why
         });
-        tracing::debug!(target: "kafka", "no record is taken any more: {told}");
     }
 }
 

@@ -14,6 +14,7 @@ use riderflow::simulate::Backlog;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -133,6 +134,16 @@ impl Phone {
             }
             others.push(said);
         }
+    }
+
+    /// Says goodbye.
+    pub async fn close(&mut self, code: u16) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: "".into(),
+        };
+        let closed = self.socket.close(Some(frame)).await;
+        closed.expect("it is sent");
     }
 
     /// Ends without a word, as a phone in a tunnel does.

@@ -43,6 +43,21 @@ fn what_is_no_message_closes_with_the_code_that_says_so() {
 }
 
 #[test]
+fn a_goodbye_is_answered() {
+    let lab = lab("goodbye");
+    let stand = Stand::begin(&lab, Wanted::default());
+    stand.run(async {
+        let (mut phone, _) = Phone::welcomed(stand.at, &stand.token(453), "bye").await;
+        phone.say(numbered(1)).await;
+        phone.hear_ack(1).await;
+        phone.close(1000).await;
+        assert_eq!(phone.hear().await, Heard::Closed(1000));
+        assert_eq!(phone.hear().await, Heard::Gone);
+    });
+    assert_eq!(stand.ended(End::Left), 1);
+}
+
+#[test]
 fn malformed_json_is_an_error_and_the_connection_lives() {
     let lab = lab("malformed");
     let stand = Stand::begin(&lab, Wanted::default());

@@ -294,7 +294,7 @@ fn a_silent_phone_is_pinged_and_then_given_up() {
     let lab = lab("silent");
     let pace = Pace {
         ping_every: Duration::from_millis(200),
-        dead_after: Duration::from_millis(900),
+        dead_after: Duration::from_millis(1_500),
         ..Pace::default()
     };
     let stand = Stand::begin(
@@ -309,7 +309,7 @@ fn a_silent_phone_is_pinged_and_then_given_up() {
         // One that answers pings, as every WebSocket does while it is read, stays.
         let (mut awake, _) = Phone::welcomed(stand.at, &token, "awake").await;
         let (mut asleep, _) = Phone::welcomed(stand.at, &token, "asleep").await;
-        assert_eq!(awake.hear_within(Duration::from_secs(2)).await, None);
+        assert_eq!(awake.hear_within(Duration::from_secs(3)).await, None);
         assert_eq!(stand.ended(End::Silent), 1);
         assert_eq!(asleep.hear().await, Heard::Closed(1008));
         awake.say(numbered(1)).await;

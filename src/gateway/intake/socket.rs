@@ -259,10 +259,12 @@ impl Connection<'_> {
             if self.intake.parts.outlet.fatal().is_some() {
                 return End::Broken;
             }
+            // Asked before it is told: what is settled in between is told the next time.
+            let in_flight = self.seat.lock().map(|state| state.session.in_flight());
             if let Err(end) = self.tell(socket).await {
                 return end;
             }
-            match self.seat.lock().map(|state| state.session.in_flight()) {
+            match in_flight {
                 None => return End::TakenOver,
                 Some(0) => return End::Draining,
                 Some(_) => {}
