@@ -10,6 +10,7 @@ export async function the_marker_moves_within_a_second_of_an_update() {
   const it = await open(await link("order", "o-1"));
   await it.state("moving");
   await it.page.waitForSelector(".agent");
+  await it.page.waitForSelector('.agent .turn[transform^="rotate(90 "]', { state: "attached" });
   const took = [];
   for (let i = 1; i <= 6; i += 1) {
     await markerRests(it.page);
@@ -20,6 +21,8 @@ export async function the_marker_moves_within_a_second_of_an_update() {
     took.push(Math.round((await moved) - sent));
   }
   assert.ok(Math.max(...took) < 1000, `ms from update to motion: ${took}`);
+  await update(7, [-1800, 0], { heading: 350, speed: 8 });
+  await it.page.waitForSelector('.agent .turn[transform^="rotate(-10 "], .agent .turn[transform^="rotate(350 "]', { state: "attached" });
   assert.equal(await it.root("target"), "pickup");
   assert.match(await it.text("#title"), /On the way to Restaurant 9/);
   assert.match(await it.text("#band"), /min.*km to the pickup/s);
@@ -205,7 +208,7 @@ export async function the_keyboard_reaches_everything() {
   await order("o-9", 45, "assigned");
   const it = await open(await link("order", "o-9"));
   await it.state("moving");
-  await it.page.waitForSelector(".maplibregl-canvas");
+  await it.page.waitForSelector('html[data-webgl="yes"] .maplibregl-canvas');
   const stops = await tabStops(it.page, 4);
   assert.equal(stops[0], "skip", `${stops}`);
   assert.ok(stops.includes("maplibregl-canvas"), `${stops}`);

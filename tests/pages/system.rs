@@ -232,13 +232,13 @@ impl Fleet {
     /// On a grid of 50 columns: 8 m a tick along a street of 160 m, there and back; one of five
     /// stands still.
     fn update(driver: u64, tick: u64, now: i64) -> Value {
-        let stands = driver % 5 == 0;
+        let stands = driver.is_multiple_of(5);
         let phase = (driver * 7 + if stands { 0 } else { tick }) % 40;
         let back = phase >= 20;
         let along = 8.0 * if back { 40 - phase } else { phase } as f64;
         let column = (driver % 50) as f64 - 25.0;
         let row = (driver / 50) as f64 - 20.0;
-        let flat = driver % 2 == 0;
+        let flat = driver.is_multiple_of(2);
         let (dx, dy) = if flat { (along, 0.0) } else { (0.0, along) };
         let heading = match (flat, back) {
             (true, false) => 90,

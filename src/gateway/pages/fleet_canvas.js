@@ -67,7 +67,7 @@ export class FleetCanvas {
       const ring = geometry.type === "MultiPolygon" ? geometry.coordinates[0][0] : geometry.coordinates[0];
       const longitudes = ring.map((p) => p[0]);
       const latitudes = ring.map((p) => p[1]);
-      const [x, y] = project((Math.min(...longitudes) + Math.max(...longitudes)) / 2, (Math.min(...latitudes) + Math.max(...latitudes)) / 2);
+      const [x, y] = project((Math.min(...longitudes) + Math.max(...longitudes)) / 2, Math.max(...latitudes));
       return { x, y, text: properties.name };
     });
     this.#dirty = true;
@@ -197,7 +197,7 @@ export class FleetCanvas {
     context.fillStyle = colors.text;
     for (const { x, y, text } of this.#labels) {
       const left = x * view.scale - view.left;
-      const top = y * view.scale - view.top;
+      const top = y * view.scale - view.top - 9;
       if (left < -80 || top < -20 || left > view.width + 80 || top > view.height + 20) continue;
       context.strokeText(text, left, top);
       context.fillText(text, left, top);

@@ -97,7 +97,7 @@ export class Mover {
     return this.newest !== null && this.ageMs(nowMs) >= STALE_MS;
   }
 
-  /** Whether what `at` gives has changed since it was last asked for, or still will. */
+  /** Whether `at` will give another place than it gave last. */
   isGliding() {
     return !this.#settled;
   }

@@ -26,6 +26,7 @@ export class TrackMap {
   #order = null;
   #shown = { stale: false, target: null };
   #following = true;
+  #drawn = null;
 
   /** The map, or null without WebGL. `mover` gives the marker's motion of the moment. */
   static async open(container, recenter, mover) {
@@ -127,6 +128,7 @@ export class TrackMap {
   #removeAgent() {
     this.#agent?.remove();
     this.#agent = null;
+    this.#drawn = null;
     this.#turning = [];
     this.#trail = [];
     this.#map.getSource("trail").setData(lineOf([]));
@@ -175,10 +177,11 @@ export class TrackMap {
 
   #tick() {
     requestAnimationFrame(() => this.#tick());
-    const mover = this.#mover();
-    if (!this.#agent || !mover.isGliding()) return;
-    const at = mover.at(performance.now());
+    const at = this.#agent && this.#mover().at(performance.now());
+    if (!at || sameSpot(at, this.#drawn)) return;
+    this.#drawn = at;
     this.#agent.setLngLat([at.longitude, at.latitude]);
+    // An arrow that points nowhere in particular would be made up: it is left out.
     const turn = at.heading === null ? "" : `rotate(${at.heading} 24 24)`;
     for (const part of this.#turning) {
       part.setAttribute("transform", turn);
@@ -187,6 +190,8 @@ export class TrackMap {
     this.#follow(at);
   }
 }
+
+const sameSpot = (a, b) => b !== null && a.longitude === b.longitude && a.latitude === b.latitude && a.heading === b.heading;
 
 const positionOf = ([longitude, latitude]) => ({ longitude, latitude });
 
