@@ -12,7 +12,7 @@ use super::dice::Dice;
 /// The river takes this much of the way from one street to the next; the rest is its banks.
 const RIVER: (f32, f32) = (0.24, 0.76);
 /// How far the river runs on past the last streets, m.
-const RIVER_BEYOND_M: f32 = 600.0;
+const RIVER_BEYOND_M: f32 = 300.0;
 /// A park ends this far from the middle of the streets around it, m.
 const PARK_EDGE_M: f32 = 16.0;
 /// One block of so many has a park.

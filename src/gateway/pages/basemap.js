@@ -7,8 +7,8 @@ const VERSION = "6.17.0";
 const BASE_MAP = "/assets/base-map.geojson";
 
 const PALETTES = {
-  light: { ground: "#e9ece8", street: "#fbfcfb", streetEdge: "#dbe0db", avenue: "#ffffff", avenueEdge: "#c9d0ca" },
-  dark: { ground: "#12171a", street: "#222a2f", streetEdge: "#171d21", avenue: "#303b42", avenueEdge: "#1a2125" },
+  light: { ground: "#e9ece8", park: "#d3e4cd", water: "#c3dae6", street: "#fbfcfb", streetEdge: "#dbe0db", avenue: "#ffffff", avenueEdge: "#c9d0ca" },
+  dark: { ground: "#12171a", park: "#172620", water: "#12283a", street: "#222a2f", streetEdge: "#171d21", avenue: "#303b42", avenueEdge: "#1a2125" },
 };
 
 const darkScheme = matchMedia("(prefers-color-scheme: dark)");
@@ -73,11 +73,18 @@ function styleOf(palette, data) {
     layout: { "line-cap": "round", "line-join": "round" },
     paint: { "line-color": palette[color], "line-width": lineWidth },
   });
+  const area = (id) => ({
+    id, type: "fill", source: "base",
+    filter: ["==", ["get", "class"], id],
+    paint: { "fill-color": palette[id] },
+  });
   return {
     version: 8,
     sources: { base: { type: "geojson", data, tolerance: 0.3, maxzoom: 16 } },
     layers: [
       { id: "ground", type: "background", paint: { "background-color": palette.ground } },
+      area("park"),
+      area("water"),
       line("streetEdge", "street", "streetEdge", width(11, 0.4, 14, 3.4, 17, 17)),
       line("avenueEdge", "avenue", "avenueEdge", width(9, 0.8, 12, 3, 14, 7.5, 17, 30)),
       line("street", "street", "street", width(11, 0.3, 14, 2.2, 17, 14)),
@@ -89,6 +96,7 @@ function styleOf(palette, data) {
 function repaint(map, palette) {
   if (!map.getLayer("ground")) return;
   map.setPaintProperty("ground", "background-color", palette.ground);
+  for (const id of ["park", "water"]) map.setPaintProperty(id, "fill-color", palette[id]);
   for (const id of ["streetEdge", "avenueEdge", "street", "avenue"]) map.setPaintProperty(id, "line-color", palette[id]);
 }
 

@@ -161,8 +161,12 @@ fn the_base_map_is_the_one_given() {
     assert_eq!(value["type"], "FeatureCollection");
     for feature in value["features"].as_array().expect("features") {
         let class = feature["properties"]["class"].as_str();
-        assert!(matches!(class, Some("street" | "avenue")), "{feature}");
-        assert_eq!(feature["geometry"]["type"], "LineString");
+        let shape = match class {
+            Some("street" | "avenue") => "LineString",
+            Some("park" | "water") => "Polygon",
+            _ => panic!("{feature}"),
+        };
+        assert_eq!(feature["geometry"]["type"], shape);
     }
     let given = Bytes::from_static(br#"{"type":"FeatureCollection","features":[]}"#);
     let answer = get_with(Some(given.clone()), "/assets/base-map.geojson", None);
