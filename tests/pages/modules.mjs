@@ -131,3 +131,26 @@ export async function numbers_are_said_as_people_say_them() {
   assert.ok(told.near);
   assert.deepEqual(told.ends, ["Delivered", "Order cancelled", "This link has expired", "This order is closed"]);
 }
+
+export async function after_a_sleep_of_the_device_the_stream_is_opened_anew() {
+  const asked = await inPage(async () => {
+    const { LiveStream } = await import("/assets/sse.js");
+    const times = [];
+    window.fetch = async (_, { signal }) => {
+      times.push(performance.now());
+      const start = (body) => signal.addEventListener("abort", () => body.error(signal.reason));
+      return new Response(new ReadableStream({ start }), { status: 200 });
+    };
+    const stream = new LiveStream({ url: "/none", token: "t" });
+    await new Promise((done) => setTimeout(done, 1500));
+    const awake = times.length;
+    // The page's own clock stands still in a sleep, the wall clock goes on.
+    const now = Date.now.bind(Date);
+    Date.now = () => now() + 60_000;
+    const began = performance.now();
+    while (times.length < 2 && performance.now() - began < 20_000) await new Promise((done) => setTimeout(done, 50));
+    stream.close();
+    return [awake, times.length];
+  });
+  assert.deepEqual(asked, [1, 2]);
+}

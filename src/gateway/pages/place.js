@@ -56,7 +56,7 @@ const heardMs = (agent) => (agent ? performance.now() - Math.max(0, agent.age_ms
 const HANDLERS = {
   snapshot(message) {
     const ids = new Set(message.orders.map((row) => row.id));
-    for (const id of orders.keys()) if (!ids.has(id)) orders.delete(id);
+    for (const id of orders.keys()) if (!ids.has(id)) HANDLERS.removed({ id });
     for (const row of message.orders) take(row);
     known = true;
   },

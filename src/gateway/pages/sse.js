@@ -129,9 +129,11 @@ export class LiveStream {
     const { url, token, onState } = this.#options;
     const abort = new AbortController();
     this.#abort = abort;
-    let heard = performance.now();
+    let heard = [performance.now(), Date.now()];
+    // By both clocks: the page's own may stand still while the device sleeps, after which what was
+    // last told would look new.
     const watchdog = setInterval(() => {
-      if (performance.now() - heard > WATCHDOG_MS) abort.abort();
+      if (Math.max(performance.now() - heard[0], Date.now() - heard[1]) > WATCHDOG_MS) abort.abort();
     }, 1000);
     onState("connecting");
     let wishMs = null;
@@ -147,7 +149,7 @@ export class LiveStream {
         return;
       }
       if (response.status === 200 && response.body) {
-        await this.#read(response.body, () => { heard = performance.now(); });
+        await this.#read(response.body, () => { heard = [performance.now(), Date.now()]; });
       } else {
         const after = Number(response.headers.get("Retry-After"));
         if (after > 0) wishMs = Math.min(after * 1000, LONGEST_PAUSE_MS);
