@@ -150,6 +150,32 @@ pub(super) fn decode(
     limits: &Limits,
     scratch: &mut Vec<u8>,
 ) -> Result<Update, Refused> {
+    let value = wire::with_driver(text, envelope.driver, driver, scratch);
+    let update = judge(value, received_at_ms, limits)?;
+    if update.driver == driver {
+        Ok(update)
+    } else {
+        Err(Refused::DriverMismatch(update.driver))
+    }
+}
+
+/// Whether the job will take an update as it was written for Kafka, which may be longer than what
+/// the phone sent.
+///
+/// # Errors
+/// It is over the limit.
+pub(super) fn check_written(
+    value: &[u8],
+    received_at_ms: TimeMs,
+    limits: &Limits,
+) -> Result<(), Refused> {
+    if value.len() <= limits.max_bytes {
+        return Ok(());
+    }
+    judge(value, received_at_ms, limits).map(drop)
+}
+
+fn judge(value: &[u8], received_at_ms: TimeMs, limits: &Limits) -> Result<Update, Refused> {
     // It has no place in Kafka yet.
     let place = Place {
         at_ms: received_at_ms,
@@ -159,19 +185,26 @@ pub(super) fn decode(
             offset: 0,
         },
     };
-    let value = wire::with_driver(text, envelope.driver, driver, scratch);
-    let update =
-        wire::decode_update(Some(value), place, received_at_ms, limits).map_err(Refused::Fault)?;
-    if update.driver == driver {
-        Ok(update)
-    } else {
-        Err(Refused::DriverMismatch(update.driver))
-    }
+    wire::decode_update(Some(value), place, received_at_ms, limits).map_err(Refused::Fault)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_long_only_as_written_is_refused() {
+        let limits = Limits {
+            max_bytes: 20,
+            ..Limits::default()
+        };
+        let check = |value: &[u8]| check_written(value, 1_790_000_000_000, &limits);
+        assert_eq!(check(&[b'x'; 20]), Ok(()));
+        let refused = check(&[b'x'; 21]).expect_err("too long");
+        let text = refused.to_text(Some(3));
+        let expected = r#"{"type":"error","seq":3,"reason":"oversize","field":"value""#;
+        assert!(text.starts_with(expected), "{text}");
+    }
 
     #[test]
     fn answers_read_as_documented() {

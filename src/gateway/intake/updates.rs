@@ -227,6 +227,11 @@ impl One<'_> {
             heading_deg: update.heading_deg,
         };
         wire::encode_update(&message, value);
+        if let Err(refused) = protocol::check_written(value, self.received_at_ms, &parts.limits) {
+            session.settle(seq);
+            drop(state);
+            return self.answer(&refused, Some(seq));
+        }
         write(header, format_args!("{}/{seq}", seat.cell.name));
         let record = Outgoing {
             topic: Input::Updates.topic(),
