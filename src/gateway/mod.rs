@@ -197,7 +197,9 @@ impl Gateway {
             loop {
                 heartbeat.beat();
                 if live.has_failed() {
-                    alarm.raise("the thread that follows Kafka has panicked, which is a bug");
+                    alarm.raise(
+                        "nothing follows Kafka any more, as told above; start the gateway again",
+                    );
                 }
                 live_ready.set(live.is_ready());
                 tokio::time::sleep(BEAT).await;

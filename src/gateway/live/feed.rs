@@ -2,7 +2,8 @@
 //!
 //! Owns one follower. Promises to decode outside the view's lock, to take a batch under one
 //! short hold of it, and then to wake only the streams whose subject was touched. Kafka away
-//! or not there yet: it waits and tries again, and the streams' ages grow. Skips records that
+//! or not there yet: it waits and tries again, and the streams' ages grow. What no retry mends
+//! once the view was whole ends it, and the gateway. Skips records that
 //! can't be decoded: the job has told of them. One batch at a time is in memory.
 
 use std::sync::Arc;
@@ -46,6 +47,12 @@ impl Feed {
         let mut is_first = true;
         while !self.stopped() {
             if let Err(error) = self.follow() {
+                if self.shared.ready.load(Ordering::Acquire) {
+                    // Read again from the beginning, the orders would show open streams who drove
+                    // before. No retry of the client mends this; a new gateway does.
+                    tracing::error!(target: "gateway", "{error}; nothing is followed any more");
+                    return;
+                }
                 // Said once: the client says itself when Kafka comes and goes.
                 if std::mem::take(&mut is_first) {
                     tracing::warn!(target: "gateway", "{error}; trying again every second");
