@@ -29,6 +29,8 @@ pub enum TurnedAway {
     Tls,
     /// No whole request within `gateway.handshake_s`.
     Slow,
+    /// More requests than one connection may make.
+    Requests,
     /// An origin that is not allowed.
     Origin,
     /// A request with a body.
@@ -46,6 +48,7 @@ impl Label for TurnedAway {
         Self::AddressRate,
         Self::Tls,
         Self::Slow,
+        Self::Requests,
         Self::Origin,
         Self::Body,
         Self::Token(Refusal::Missing),
@@ -70,6 +73,7 @@ impl Label for TurnedAway {
             Self::AddressRate => "address_rate",
             Self::Tls => "tls",
             Self::Slow => "slow",
+            Self::Requests => "requests",
             Self::Origin => "origin",
             Self::Body => "body",
             Self::Token(refusal) => refusal.as_str(),

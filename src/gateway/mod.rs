@@ -197,9 +197,13 @@ impl Gateway {
         let (router, live) = router::compose(&shared)?;
         let serving = listening.serve(settings, router, drain.draining(), metrics);
         let heartbeat = health.heartbeat();
+        let alarm = shared.alarm.clone();
         runtime.spawn(async move {
             loop {
                 heartbeat.beat();
+                if live.has_failed() {
+                    alarm.raise("the thread that follows Kafka has panicked, which is a bug");
+                }
                 live_ready.set(live.is_ready());
                 tokio::time::sleep(BEAT).await;
             }

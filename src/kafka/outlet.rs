@@ -66,8 +66,8 @@ pub struct Outgoing<'a> {
     pub key: &'a [u8],
     /// The value.
     pub value: &'a [u8],
-    /// One header, by name and value.
-    pub header: (&'a str, &'a [u8]),
+    /// One header, by name and value, if it bears one.
+    pub header: Option<(&'a str, &'a [u8])>,
 }
 
 /// Why a record was not taken.
@@ -201,18 +201,18 @@ impl<R: Receipt> Outlet<R> {
         if let Some(why) = self.context.fatal.get() {
             return Err(SendError::Fatal(why.clone()));
         }
-        let (key, value) = record.header;
-        let headers = OwnedHeaders::new_with_capacity(1).insert(Header {
-            key,
-            value: Some(value),
-        });
-        let message: BaseRecord<'_, [u8], [u8], Box<R>> =
+        let mut message: BaseRecord<'_, [u8], [u8], Box<R>> =
             BaseRecord::with_opaque_to(record.topic, Box::new(receipt))
                 .partition(record.partition)
                 .timestamp(record.timestamp_ms)
                 .key(record.key)
-                .payload(record.value)
-                .headers(headers);
+                .payload(record.value);
+        if let Some((key, value)) = record.header {
+            message = message.headers(OwnedHeaders::new_with_capacity(1).insert(Header {
+                key,
+                value: Some(value),
+            }));
+        }
         match self.inner.send(message) {
             Ok(()) => Ok(()),
             Err((ClientError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

@@ -79,7 +79,9 @@ impl Session {
     pub(super) fn offer(&mut self, seq: u64) -> Offer {
         self.seen = self.seen.max(seq);
         if let Some(awaited) = self.awaited {
-            if seq > awaited {
+            // A resend that was put back may have been settled since: the phone has been told so,
+            // and will never go back to it.
+            if seq > awaited && awaited > self.acked {
                 return Offer::OutOfTurn { awaited };
             }
             self.awaited = None;

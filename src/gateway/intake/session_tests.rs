@@ -87,6 +87,25 @@ fn after_a_retry_only_going_back_counts() {
 }
 
 #[test]
+fn what_is_acknowledged_is_awaited_no_longer() {
+    let mut session = Session::default();
+    for seq in 1..=3 {
+        send(&mut session, seq);
+    }
+    // The phone has come back and sends more than it may.
+    session.connected();
+    assert_eq!(session.offer(1), Offer::Resent);
+    assert_eq!(session.offer(2), Offer::Resent);
+    session.put_back(2);
+    assert_eq!(session.offer(3), Offer::OutOfTurn { awaited: 2 });
+    for seq in 1..=3 {
+        session.stored(seq);
+    }
+    assert_eq!(session.ack_due(), Some(3));
+    assert_eq!(send(&mut session, 4), Offer::New);
+}
+
+#[test]
 fn numbers_may_have_gaps_and_begin_anywhere() {
     let mut session = Session::default();
     assert_eq!(send(&mut session, 17), Offer::New);

@@ -23,6 +23,8 @@ use crate::gateway::metrics::GatewayMetrics;
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 /// Between two searches of a shard for sessions to forget.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// When a shard is full, one in so many of its sessions is forgotten.
+const FORGOTTEN_PART: usize = 16;
 /// Locks, so that connections rarely wait for each other.
 const SHARDS: usize = 16;
 
@@ -89,14 +91,21 @@ impl Shard {
             .retain(|_, entry| entry.idle_since().is_none_or(|since| now - since < KEPT));
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let oldest = self
-            .entries
-            .iter()
-            .filter_map(|(key, entry)| Some((entry.idle_since()?, key)))
-            .min_by_key(|(since, _)| *since)
-            .map(|(_, key)| key.clone());
-        oldest.is_some_and(|key| self.entries.remove(&key).is_some())
+    /// Makes room for at least one more, if anything can go. A part of all goes at once, since
+    /// each search looks at everything: a table that stays full would be searched at each open.
+    fn forget_oldest(&mut self, capacity: usize) -> bool {
+        let idle = (self.entries.iter())
+            .filter_map(|(key, entry)| Some((entry.idle_since()?, key.clone())));
+        let mut idle: Vec<(Instant, Key)> = idle.collect();
+        let count = (capacity / FORGOTTEN_PART).max(1).min(idle.len());
+        if count == 0 {
+            return false;
+        }
+        idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
+        for (_, key) in &idle[..count] {
+            self.entries.remove(key);
+        }
+        true
     }
 }
 
@@ -140,14 +149,11 @@ impl Sessions {
             shard.sweep(now);
         }
         let notes = match shard.entries.get_mut(&key) {
-            Some(Entry::Here(cell)) => {
-                let cell = Arc::clone(cell);
-                drop(shard);
-                return Some(Seat::take(cell));
-            }
+            // Under the shard's lock, so that nothing forgets it before it is taken.
+            Some(Entry::Here(cell)) => return Some(Seat::take(Arc::clone(cell))),
             Some(Entry::Elsewhere { notes, .. }) => std::mem::take(notes),
             None => {
-                if shard.entries.len() >= self.capacity && !shard.forget_oldest() {
+                if shard.entries.len() >= self.capacity && !shard.forget_oldest(self.capacity) {
                     return None;
                 }
                 Vec::new()
@@ -353,6 +359,25 @@ mod tests {
         let third = sessions.open(DRIVER, "c", start).expect("room");
         assert!(first.lock().is_some() && third.lock().is_some());
         assert!(sessions.open(DRIVER, "b", start).is_none());
+    }
+
+    #[test]
+    fn a_full_table_is_not_searched_for_each_session() {
+        let start = Instant::now();
+        let sessions = Sessions::new(64 * SHARDS, GatewayMetrics::new(), start);
+        for number in 0..64 {
+            let seen = start + Duration::from_secs(number);
+            sessions.note_stored(DRIVER, &format!("n{number}"), 0, 5, seen);
+        }
+        let seat = sessions.open(DRIVER, "a", start).expect("room");
+        assert_eq!(sessions.len(), 61);
+        // The oldest four are those that went.
+        let known = |name: &str| {
+            let seat = sessions.open(DRIVER, name, start).expect("room");
+            seat.lock().expect("it has it").session.is_stored_elsewhere(0, 5)
+        };
+        assert_eq!(["n3", "n4"].map(known), [false, true]);
+        drop(seat);
     }
 
     #[test]

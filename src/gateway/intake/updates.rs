@@ -203,7 +203,10 @@ impl One<'_> {
         } = &mut *self.scratch;
         write(key, format_args!("{driver}"));
         let partition = parts.routes.partition_for(update.state.as_deref(), key);
-        if session.is_stored_elsewhere(partition, seq) {
+        // Only a number that the phone gave means the same update to every gateway: one that is
+        // given here begins anew elsewhere, and must not pass for what was stored there.
+        let is_numbered = envelope.seq.is_some();
+        if is_numbered && session.is_stored_elsewhere(partition, seq) {
             session.settle(seq);
             self.count(UpdateOutcome::Resent);
             return Ok(());
@@ -231,7 +234,7 @@ impl One<'_> {
             timestamp_ms: self.received_at_ms,
             key,
             value,
-            header: (wire::SEQUENCE_HEADER, header),
+            header: is_numbered.then_some((wire::SEQUENCE_HEADER, header)),
         };
         let receipt = Receipt {
             cell: Arc::clone(&seat.cell),

@@ -261,7 +261,7 @@ impl FleetTeller {
             events = self.events_since(view, since);
             let changed = view.fences.since(since, &self.bbox);
             fences = changed
-                .map(|(id, drawn)| (id.clone(), drawn.feature.clone()))
+                .map(|(id, feature)| (id.clone(), feature.cloned()))
                 .collect();
             next = Some(0);
         });

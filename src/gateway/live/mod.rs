@@ -187,6 +187,12 @@ impl Live {
         is_fed && self.shared.ready.load(Ordering::Acquire)
     }
 
+    /// Whether the thread that follows Kafka has ended by itself, which is a bug: what is shown
+    /// is not kept up any more.
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// How many streams are open.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)

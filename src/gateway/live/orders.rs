@@ -85,11 +85,10 @@ impl Followed {
         true
     }
 
-    /// What may be shown of what was told: not of legs of another driver.
+    /// What may be shown of what was told: not of legs of a driver that carries it no more.
     pub(super) fn events(&self) -> impl Iterator<Item = &(u64, Told)> {
-        self.events.iter().filter(|(_, told)| {
-            told.leg.is_none() || self.order.driver.is_none_or(|driver| driver == told.driver)
-        })
+        (self.events.iter())
+            .filter(|(_, told)| told.leg.is_none() || self.order.driver == Some(told.driver))
     }
 
     /// The leg that the driver is on, and its end.

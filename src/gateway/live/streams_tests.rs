@@ -334,6 +334,36 @@ fn ids(value: &Value) -> Vec<u64> {
 }
 
 #[test]
+fn a_fence_that_moves_out_of_the_box_is_taken_off_the_map() {
+    let mut view = view();
+    let fence = |longitude| super::view::Record::Fence(fence("f", longitude));
+    let told = |step: &Step| -> Vec<(String, bool)> {
+        let frames = frames(step).into_iter();
+        let features = frames.map(|(name, _, data)| (name, data["feature"].is_object()));
+        features.collect()
+    };
+    take(&mut view, T0, [fence(77.0)]);
+    let (mut here, mut there) = (fleet("76.9,11,77.1,13"), fleet("78.9,11,79.1,13"));
+    look(&mut here, &view, T0);
+    look(&mut there, &view, T0);
+    // It is at two more places before anybody looks again.
+    take(&mut view, T0 + 500, [fence(78.0), fence(79.0)]);
+    let (was, is) = (
+        look(&mut here, &view, T0 + 1_000),
+        look(&mut there, &view, T0 + 1_000),
+    );
+    assert_eq!(told(&was), [("fence".to_owned(), false)]);
+    assert_eq!(told(&is), [("fence".to_owned(), true)]);
+    // A minute on it is where it is, and nobody is told of where it was.
+    let later = T0 + 62_000;
+    view.sweep(later, &mut Touched::default());
+    take(&mut view, later, [fence(79.01)]);
+    look(&mut here, &view, later);
+    let snapshot = &frames(&look(&mut fleet("76.9,11,77.1,13"), &view, later))[0].2;
+    assert_eq!(snapshot["fences"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn a_fleet_is_told_whole_and_then_what_is_new() {
     let mut view = view();
     take(

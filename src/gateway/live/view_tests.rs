@@ -258,6 +258,34 @@ fn what_was_told_of_the_way_to_another_door_counts_no_more() {
 }
 
 #[test]
+fn of_a_driver_that_was_taken_off_an_order_nothing_is_shown() {
+    let mut view = view();
+    let told = |number, kind, at_ms| event(told(number, kind, "o", Some(Leg::Pickup), 1, at_ms));
+    let shown = |view: &View| {
+        let followed = view.order(&id("o")).expect("it is open");
+        followed.events().count()
+    };
+    take(
+        &mut view,
+        T0,
+        [
+            order("o", Assigned, Some(1), T0),
+            told(1, EventKind::AgentArrived, T0 + 1),
+        ],
+    );
+    assert_eq!(shown(&view), 1);
+    take(
+        &mut view,
+        T0,
+        [
+            order("o", Placed, None, T0 + 2),
+            told(2, EventKind::AgentDeparted, T0 + 3),
+        ],
+    );
+    assert_eq!(shown(&view), 0);
+}
+
+#[test]
 fn what_is_told_before_its_order_is_known_waits_for_it_but_not_for_ever() {
     let mut view = view();
     let near = || event(told(1, AgentNear, "o", Some(Leg::Pickup), 1, T0));

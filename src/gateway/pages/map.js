@@ -75,20 +75,16 @@ const HANDLERS = {
   },
 };
 
-/** Opens the stream for a part of the world; the one before is closed when the new one speaks. */
+/** Opens the stream for a part of the world in place of the one before. */
 function subscribe(part) {
   box = part;
-  const before = stream;
-  let first = true;
+  // At once: what it told would be passed over, and a browser has few connections to a host.
+  stream?.close();
   const mine = new LiveStream({
     url: `/v1/fleet/live?bbox=${part.map((degrees) => degrees.toFixed(5)).join(",")}`,
     token,
     onEvent(type, message) {
       if (stream !== mine) return;
-      if (first) {
-        first = false;
-        before?.close();
-      }
       clock.hear(message.now);
       HANDLERS[type]?.(message);
       canvas?.touch();
@@ -100,7 +96,6 @@ function subscribe(part) {
     },
   });
   stream = mine;
-  if (before && (!known || link !== "live")) before.close();
 }
 
 function onState(state, detail) {

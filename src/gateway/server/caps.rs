@@ -18,9 +18,15 @@ use crate::telemetry::Held;
 /// Between two looks for addresses that can be forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// One address may hold one in so many of the handshakes, or whoever is silent from there keeps
+/// everybody out.
+const ADDRESS_HANDSHAKES_PART: usize = 4;
+
 /// One address, kept while it has a connection open or made one within the last second.
 struct Address {
     open: usize,
+    /// Of those, how many have not sent their first request.
+    handshakes: usize,
     /// How many new connections it may make at once.
     allowance: f64,
     /// When the allowance was so.
@@ -38,6 +44,7 @@ pub(super) struct Caps {
     connections: usize,
     address_connections: usize,
     address_per_s: f64,
+    address_handshakes: usize,
     handshakes: Arc<Semaphore>,
     book: Mutex<Book>,
     metrics: GatewayMetrics,
@@ -53,6 +60,8 @@ pub(super) struct Place {
 
 /// The right to take some time to the first request.
 pub(super) struct Handshake {
+    caps: Arc<Caps>,
+    address: IpAddr,
     _permit: OwnedSemaphorePermit,
     _held: Held,
 }
@@ -64,6 +73,12 @@ impl Caps {
             connections: settings.connections,
             address_connections: settings.address_connections,
             address_per_s: f64::from(settings.address_per_s),
+            // A proxy's address is everybody's.
+            address_handshakes: if settings.address_connections >= settings.connections {
+                handshakes
+            } else {
+                handshakes.div_ceil(ADDRESS_HANDSHAKES_PART)
+            },
             handshakes: Arc::new(Semaphore::new(handshakes)),
             book: Mutex::new(Book {
                 open: 0,
@@ -91,7 +106,7 @@ impl Caps {
             if now.duration_since(book.swept_at) >= SWEEP_EVERY {
                 book.swept_at = now;
                 let is_idle = |address: &Address| {
-                    address.open == 0 && now.duration_since(address.at) >= SWEEP_EVERY
+                    address.open == 0 && address.handshakes == 0 && now.duration_since(address.at) >= SWEEP_EVERY
                 };
                 book.addresses.retain(|_, address| !is_idle(address));
             }
@@ -100,6 +115,7 @@ impl Caps {
             }
             let entry = book.addresses.entry(address).or_insert(Address {
                 open: 0,
+                handshakes: 0,
                 allowance: self.address_per_s,
                 at: now,
             });
@@ -114,9 +130,13 @@ impl Caps {
                 return Err(TurnedAway::AddressRate);
             }
             entry.allowance -= 1.0;
+            if entry.handshakes >= self.address_handshakes {
+                return Err(TurnedAway::Handshakes);
+            }
             let permit = Arc::clone(&self.handshakes).try_acquire_owned();
             let permit = permit.map_err(|_| TurnedAway::Handshakes)?;
             entry.open += 1;
+            entry.handshakes += 1;
             book.open += 1;
             permit
         };
@@ -126,6 +146,8 @@ impl Caps {
             _held: Held::of(self.metrics.connections.clone()),
         };
         let handshake = Handshake {
+            caps: Arc::clone(self),
+            address,
             _permit: permit,
             _held: Held::of(self.metrics.handshakes.clone()),
         };
@@ -144,6 +166,14 @@ impl Drop for Place {
         book.open = book.open.saturating_sub(1);
         if let Some(address) = book.addresses.get_mut(&self.address) {
             address.open = address.open.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        if let Some(address) = self.caps.book().addresses.get_mut(&self.address) {
+            address.handshakes = address.handshakes.saturating_sub(1);
         }
     }
 }
@@ -201,6 +231,28 @@ mod tests {
         assert_eq!(caps.open(), 1, "who is refused has no place");
         drop(handshake);
         assert!(caps.admit(ip("10.0.0.2"), now).is_ok());
+    }
+
+    #[test]
+    fn one_address_can_not_hold_all_handshakes() {
+        let settings = config::Gateway {
+            handshakes: 8,
+            ..config::Gateway::default()
+        };
+        let a_proxy_s = caps(config::Gateway {
+            address_connections: settings.connections,
+            ..settings.clone()
+        });
+        let caps = caps(settings);
+        let now = Instant::now();
+        let mut silent: Vec<_> = (0..3).map(|_| caps.admit(ip("10.0.0.1"), now)).collect();
+        let refused = silent.pop().unwrap().err();
+        assert_eq!(refused, Some(TurnedAway::Handshakes));
+        assert!(caps.admit(ip("10.0.0.2"), now).is_ok());
+        silent.clear();
+        assert!(caps.admit(ip("10.0.0.1"), now).is_ok());
+        let all: Vec<_> = (0..8).map(|_| a_proxy_s.admit(ip("10.0.0.1"), now)).collect();
+        assert!(all.iter().all(Result::is_ok));
     }
 
     #[test]

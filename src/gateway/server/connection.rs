@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -28,6 +31,11 @@ use crate::gateway::metrics::{GatewayMetrics, TurnedAway};
 
 /// What of a request is held at most, bytes: a token, a path, and a browser's chatter.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Requests that one connection may make a second in the long run, and at once: more than any
+/// page needs. Each costs the check of a token.
+const REQUESTS_PER_S: f64 = 50.0;
+const REQUESTS_AT_ONCE: f64 = 200.0;
+
 /// What all connections share.
 pub(super) struct Door {
     pub(super) router: Router,
@@ -87,12 +95,26 @@ where
     let unarrived = Arc::new(Mutex::new(Some((handshake, arrived))));
     let waiting = Arc::clone(&unarrived);
     let router = TowerToHyperService::new(door.router.clone());
+    let allowance = Mutex::new(Allowance::full(Instant::now()));
+    let metrics = door.metrics.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = allowance.take(Instant::now());
+        drop(allowance);
         let mut unarrived = unarrived.lock().unwrap_or_else(PoisonError::into_inner);
         drop(unarrived.take());
         drop(unarrived);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.call(request)
+        let answer = may.then(|| router.call(request));
+        if answer.is_none() {
+            metrics.turned_away.add(TurnedAway::Requests, 1);
+        }
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(too_many()),
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -131,6 +153,39 @@ where
                 tracing::debug!(%peer, "a connection ended: {error}");
             }
         }
+    }
+}
+
+/// Says that there were too many requests, and ends the connection: whoever comes again counts as
+/// a new one of its address.
+fn too_many() -> Response {
+    let headers = [(RETRY_AFTER, "1"), (CONNECTION, "close")];
+    (StatusCode::TOO_MANY_REQUESTS, headers).into_response()
+}
+
+/// How many requests a connection may make now.
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn full(now: Instant) -> Self {
+        Self {
+            left: REQUESTS_AT_ONCE,
+            at: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let since = now.duration_since(self.at).as_secs_f64();
+        self.left = (self.left + since * REQUESTS_PER_S).min(REQUESTS_AT_ONCE);
+        self.at = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
     }
 }
 
@@ -177,5 +232,23 @@ impl AsyncWrite for Placed {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_a_rate() {
+        let start = Instant::now();
+        let mut allowance = Allowance::full(start);
+        let mut taken = |ms| {
+            let now = start + Duration::from_millis(ms);
+            (0..1_000).take_while(|_| allowance.take(now)).count()
+        };
+        assert_eq!(taken(0), 200);
+        assert_eq!(taken(990), 49);
+        assert_eq!(taken(3_600_000), 200);
     }
 }

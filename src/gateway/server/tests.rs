@@ -362,10 +362,31 @@ fn who_is_slow_to_ask_is_cut_off() {
 }
 
 #[test]
+fn a_connection_that_never_stops_asking_is_closed() {
+    let door = open(config::Gateway::default());
+    let mut stream = door.connect();
+    let mut asking = stream.try_clone().unwrap();
+    let asker = std::thread::spawn(move || {
+        let request = b"GET /secret HTTP/1.1\r\nhost: x\r\n\r\n";
+        while asking.write_all(request).is_ok() {}
+    });
+    // What is unread when it closes takes some of the last answers with it.
+    let mut piece = [0; 4_096];
+    while stream.read(&mut piece).is_ok_and(|n| n > 0) {}
+    asker.join().unwrap();
+    door.until("it to be gone", || door.metrics.connections.get() == 0);
+    assert_eq!(door.turned_away().get(TurnedAway::Requests), 1);
+    assert!(door.turned_away().get(TurnedAway::Token(Refusal::Missing)) >= 200);
+    assert!(door.get("/page", "").contains("hello"), "the next one");
+}
+
+#[test]
 fn handshakes_have_a_cap_of_their_own() {
     let door = open(config::Gateway {
         handshakes: 2,
         handshake_s: 5.0,
+        // One address may have them all.
+        address_connections: config::Gateway::default().connections,
         ..config::Gateway::default()
     });
     let silent = [door.connect(), door.connect()];
