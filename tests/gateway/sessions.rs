@@ -67,7 +67,11 @@ fn what_has_no_number_of_its_own_is_never_taken_for_a_resend() {
     let records = lab.read_all(TOPIC);
     assert_eq!(records.len(), 6);
     // A number there is what the job would drop them by.
-    assert!(records.iter().all(|record| record.header("rf-seq").is_empty()));
+    assert!(
+        records
+            .iter()
+            .all(|record| record.header("rf-seq").is_empty())
+    );
 }
 
 #[test]

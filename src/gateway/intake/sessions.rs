@@ -374,7 +374,10 @@ mod tests {
         // The oldest four are those that went.
         let known = |name: &str| {
             let seat = sessions.open(DRIVER, name, start).expect("room");
-            seat.lock().expect("it has it").session.is_stored_elsewhere(0, 5)
+            seat.lock()
+                .expect("it has it")
+                .session
+                .is_stored_elsewhere(0, 5)
         };
         assert_eq!(["n3", "n4"].map(known), [false, true]);
         drop(seat);

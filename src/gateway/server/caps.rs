@@ -106,7 +106,9 @@ impl Caps {
             if now.duration_since(book.swept_at) >= SWEEP_EVERY {
                 book.swept_at = now;
                 let is_idle = |address: &Address| {
-                    address.open == 0 && address.handshakes == 0 && now.duration_since(address.at) >= SWEEP_EVERY
+                    address.open == 0
+                        && address.handshakes == 0
+                        && now.duration_since(address.at) >= SWEEP_EVERY
                 };
                 book.addresses.retain(|_, address| !is_idle(address));
             }
@@ -251,7 +253,9 @@ mod tests {
         assert!(caps.admit(ip("10.0.0.2"), now).is_ok());
         silent.clear();
         assert!(caps.admit(ip("10.0.0.1"), now).is_ok());
-        let all: Vec<_> = (0..8).map(|_| a_proxy_s.admit(ip("10.0.0.1"), now)).collect();
+        let all: Vec<_> = (0..8)
+            .map(|_| a_proxy_s.admit(ip("10.0.0.1"), now))
+            .collect();
         assert!(all.iter().all(Result::is_ok));
     }
 
