@@ -90,7 +90,7 @@ fn main() {
     let pipeline = folder.join("gateway.toml");
     let text = format!(
         "name = \"bench\"\nkafka.brokers = {:?}\nclickhouse.url = {:?}\n[gateway]\n\
-         updates_per_s = 10000\nconnections = 100000\naddress_connections = 100000\n\
+         updates_per_s = 10000\nconnections = 19700\naddress_connections = 19700\n\
          address_per_s = 100000\nhandshakes = 2000\n",
         services.kafka(),
         services.clickhouse_url(),
@@ -203,7 +203,9 @@ impl Gateway {
     }
 
     async fn phone(&self, driver: u64) -> Phone {
-        let url = format!("ws://{}/v1/drivers/connect?session=s{driver}", self.host);
+        // A session of its own for each gateway: what another one took is no resend.
+        let session = format!("{}-{driver}", self.process.id());
+        let url = format!("ws://{}/v1/drivers/connect?session={session}", self.host);
         let mut request = url.into_client_request().expect("a good address");
         let token = self.token(Subject::Driver(DriverId(driver)));
         let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("plain text");

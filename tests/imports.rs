@@ -111,7 +111,7 @@ const THEIRS: &[(&str, &[&str])] = &[
     ("hyper_util", &["gateway"]),
     ("tokio_rustls", &["gateway"]),
     ("jsonwebtoken", &["gateway"]),
-    ("governor", &["gateway"]),
+    ("utoipa", &["gateway"]),
     (
         "tokio_tungstenite",
         &["simulate/phones", "gateway/intake/end.rs"],

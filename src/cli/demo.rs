@@ -52,14 +52,14 @@ const PORT: u16 = 8080;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Drivers, each with one update a second
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     drivers: u32,
     /// Drivers whose updates go through the gateway, each over a WebSocket; the others' go
     /// straight to Kafka [default: all, at most 2000]
     #[arg(long, value_name = "N")]
     phones: Option<u32>,
     /// Orders open at a time
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     orders: u32,
     /// Fences
     #[arg(long, default_value_t = 100)]

@@ -11,6 +11,7 @@ mod refusal;
 mod subject;
 
 pub use keys::KeysError;
+pub(crate) use refusal::IN_QUERY;
 pub use refusal::Refusal;
 pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
 

@@ -19,14 +19,19 @@
 //! | `intake` | phones' WebSockets, acknowledgements, the way into Kafka |
 //! | [`live`] | where everyone is now, and the streams that tell it |
 //! | `pages` | the files that browsers load |
+//! | `api` | the OpenAPI and AsyncAPI documents of all that |
+//! | `file`, `problem` | an answer that is a file, and one that says why there is nothing |
 //! | `router` | the parts, put together |
 //! | `watched` | files that are read again when they change |
 
 pub mod access;
+mod api;
+mod file;
 pub mod intake;
 pub mod live;
 pub mod metrics;
 mod pages;
+mod problem;
 mod router;
 mod server;
 mod shared;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 
 use super::live::Live;
+use super::problem::{ErrorCode, Problem};
 use super::shared::Shared;
-use super::{GatewayError, intake, live, pages};
+use super::{GatewayError, api, intake, live, pages};
 
 /// Everything that the gateway answers, each part with its own routes, and the live view, which
 /// has to catch up first. The view tells the intake which updates are in Kafka.
@@ -29,14 +29,8 @@ pub(super) fn compose(shared: &Arc<Shared>) -> Result<(Router, Arc<Live>), Gatew
     let live = Arc::new(live);
     let router = intake::routes(intake)
         .merge(live::routes(Arc::clone(&live)))
+        .merge(api::routes())
         .merge(pages::routes(shared.base_map.clone()))
-        .fallback(|| async {
-            let body = r#"{"error":"not_found"}"#;
-            (
-                StatusCode::NOT_FOUND,
-                [(CONTENT_TYPE, "application/json")],
-                body,
-            )
-        });
+        .fallback(|| async { Problem::of(ErrorCode::NotFound).answer(StatusCode::NOT_FOUND) });
     Ok((router, live))
 }

@@ -20,6 +20,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+#[path = "described.rs"]
+mod described;
+
 /// What a phone hears.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
@@ -111,7 +114,10 @@ impl Phone {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => {
-                        return Heard::Said(serde_json::from_str(&text).expect("JSON"));
+                        let said: Value = serde_json::from_str(&text).expect("JSON");
+                        let name = said["type"].as_str().expect("a type");
+                        described::hold("drivers", name, &said);
+                        return Heard::Said(said);
                     }
                     Some(Ok(Message::Close(Some(frame)))) => {
                         return Heard::Closed(frame.code.into());

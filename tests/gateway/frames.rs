@@ -16,8 +16,8 @@ fn what_is_no_message_closes_with_the_code_that_says_so() {
         let token = stand.token(453);
         let (mut phone, _) = Phone::welcomed(stand.at, &token, "binary").await;
         phone.say(numbered(1)).await;
-        phone.say_binary(b"\x00\x01").await;
         phone.hear_ack(1).await;
+        phone.say_binary(b"\x00\x01").await;
         assert_eq!(phone.hear().await, Heard::Closed(1003));
 
         let (mut phone, _) = Phone::welcomed(stand.at, &token, "utf8").await;

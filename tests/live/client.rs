@@ -1,7 +1,7 @@
 //! A client that reads streams, or leaves them unread.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::common::now_ms;
+use crate::described::hold;
 use crate::gateway::{CLIENTS, Gateway};
 
 pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
@@ -97,8 +98,18 @@ pub(crate) struct Frame {
     pub(crate) read_ms: i64,
 }
 
+/// What the gateway's description calls the stream at a path.
+pub(crate) fn channel_of(path: &str) -> &'static str {
+    match path.split('/').nth(2) {
+        Some("orders") => "order",
+        Some("places") => "place",
+        _ => "fleet",
+    }
+}
+
 /// A stream that is being read. Dropped, its connection closes.
 pub(crate) struct Stream {
+    channel: &'static str,
     frames: Receiver<Frame>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -110,8 +121,8 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    pub(crate) fn follow(mut socket: TcpStream, mut body: Body) -> Self {
-        let (say, frames) = channel();
+    pub(crate) fn follow(mut socket: TcpStream, mut body: Body, channel: &'static str) -> Self {
+        let (say, frames) = std::sync::mpsc::channel();
         let task = tokio::spawn(async move {
             while let Some(text) = body.frame(&mut socket).await {
                 let line = |name: &str| {
@@ -134,16 +145,26 @@ impl Stream {
                 }
             }
         });
-        Self { frames, task }
+        Self {
+            channel,
+            frames,
+            task,
+        }
     }
 
     /// The next event, which must come within a time.
     pub(crate) fn next(&self, within: Duration) -> Frame {
         match self.frames.recv_timeout(within) {
-            Ok(frame) => frame,
+            Ok(frame) => self.held(frame),
             Err(RecvTimeoutError::Timeout) => panic!("nothing came within {within:?}"),
             Err(RecvTimeoutError::Disconnected) => panic!("the stream has ended"),
         }
+    }
+
+    /// A frame, which is as the gateway's description has it.
+    fn held(&self, frame: Frame) -> Frame {
+        hold(self.channel, &frame.name, &frame.data);
+        frame
     }
 
     /// The next event of this name, others aside.
@@ -163,7 +184,7 @@ impl Stream {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.frames.recv_timeout(left) {
-                Ok(frame) if sought(&frame) => return frame,
+                Ok(frame) if sought(&frame) => return self.held(frame),
                 Ok(frame) => seen.push(format!("{} {}", frame.name, frame.data)),
                 Err(error) => {
                     let seen = seen.iter().rev().take(5).collect::<Vec<_>>();
@@ -180,7 +201,7 @@ impl Stream {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.frames.recv_timeout(left) {
-                Ok(frame) => all.push(frame),
+                Ok(frame) => all.push(self.held(frame)),
                 Err(_) => return all,
             }
         }
@@ -201,7 +222,7 @@ impl Stream {
 }
 
 /// A connection that asks for a stream and does not read it, until it is asked to.
-pub(crate) struct Unread(TcpStream);
+pub(crate) struct Unread(TcpStream, &'static str);
 
 impl Unread {
     pub(crate) fn open(gateway: &Gateway, path: &str, subject: &str) -> Self {
@@ -209,20 +230,21 @@ impl Unread {
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\n\r\n");
         let address = gateway.address;
-        Self(CLIENTS.block_on(async move {
+        let socket = CLIENTS.block_on(async move {
             let mut socket = connect(address).await;
             socket.write_all(request.as_bytes()).await.expect("sent");
             socket
-        }))
+        });
+        Self(socket, channel_of(path))
     }
 
     pub(crate) fn read(self) -> Stream {
-        let Self(mut socket) = self;
+        let Self(mut socket, channel) = self;
         CLIENTS.block_on(async move {
             let mut body = Body::default();
             let head = body.read_head(&mut socket).await;
             assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-            Stream::follow(socket, body)
+            Stream::follow(socket, body, channel)
         })
     }
 }

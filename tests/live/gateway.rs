@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::client::{Body, Stream, connect};
+use crate::client::{Body, Stream, channel_of, connect};
 use crate::common::wait_until;
 
 /// What clients run on, apart from the gateways.
@@ -127,6 +127,7 @@ impl Gateway {
             request += &format!("last-event-id: {id}\r\n");
         }
         request += "\r\n";
+        let channel = channel_of(path);
         CLIENTS.block_on(async move {
             let mut socket = connect(address).await;
             socket.write_all(request.as_bytes()).await.expect("sent");
@@ -138,7 +139,7 @@ impl Gateway {
                 let head: Vec<&str> = lines.collect();
                 return Err(format!("{}\n\n{rest}", head.join("\n")));
             }
-            Ok(Stream::follow(socket, body))
+            Ok(Stream::follow(socket, body, channel))
         })
     }
 

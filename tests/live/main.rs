@@ -6,6 +6,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/described.rs"]
+mod described;
 
 mod client;
 mod feeder;

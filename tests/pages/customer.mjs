@@ -21,7 +21,8 @@ export async function the_marker_moves_within_a_second_of_an_update() {
     took.push(Math.round((await moved) - sent));
   }
   assert.ok(Math.max(...took) < 1000, `ms from update to motion: ${took}`);
-  await update(7, [-1800, 0], { heading: 350, speed: 8 });
+  await markerRests(it.page);
+  await update(7, [-1780, 0], { heading: 350, speed: 8 });
   await it.page.waitForSelector('.agent .turn[transform^="rotate(-10 "], .agent .turn[transform^="rotate(350 "]', { state: "attached" });
   assert.equal(await it.root("target"), "pickup");
   assert.match(await it.text("#title"), /On the way to Restaurant 9/);

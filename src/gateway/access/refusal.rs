@@ -4,6 +4,12 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::gateway::problem::{ErrorCode, Problem};
+
+/// Where a token belongs.
+pub(crate) const IN_QUERY: &str = "a token never goes into the URL: send it as `Authorization: \
+     Bearer …`, or open the WebSocket with the subprotocols `riderflow.v1` and `bearer.…`";
+
 /// Why a request is not let in. From outside all but [`Refusal::InQuery`] look the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -99,17 +105,12 @@ impl IntoResponse for Refusal {
 
 impl Refusal {
     fn answer(self) -> Response {
-        const JSON: (&str, &str) = ("content-type", "application/json");
         if self == Self::InQuery {
-            let body = r#"{"error":"token_in_query","detail":"a token never goes into the URL: send it as `Authorization: Bearer …`, or open the WebSocket with the subprotocols `riderflow.v1` and `bearer.…`"}"#;
-            return (StatusCode::BAD_REQUEST, [JSON], body).into_response();
+            return Problem::of(ErrorCode::TokenInQuery)
+                .because(IN_QUERY)
+                .answer(StatusCode::BAD_REQUEST);
         }
-        let mut response = (
-            StatusCode::UNAUTHORIZED,
-            [JSON],
-            r#"{"error":"unauthorized"}"#,
-        )
-            .into_response();
+        let mut response = Problem::of(ErrorCode::Unauthorized).answer(StatusCode::UNAUTHORIZED);
         let challenge = HeaderValue::from_static("Bearer realm=\"riderflow\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         response

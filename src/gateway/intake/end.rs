@@ -74,7 +74,7 @@ impl Label for End {
 
 impl End {
     /// What the phone is told, if it can be told anything.
-    fn close_frame(self) -> Option<CloseFrame> {
+    pub(super) fn close_frame(self) -> Option<CloseFrame> {
         let (code, reason) = match self {
             // It said goodbye itself, or hears nothing.
             Self::Left | Self::Unread => return None,

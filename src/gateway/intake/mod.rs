@@ -11,6 +11,7 @@
 //! token's, never the payload's. The buffer is the outlet's queue; when it is full, phones are
 //! told to try later. Never decides what an update means.
 
+pub(super) mod described;
 mod end;
 mod limiter;
 mod protocol;
@@ -29,15 +30,17 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use tokio::sync::watch;
+use utoipa::OpenApi;
 
 use self::sessions::Sessions;
 use super::access::{Access, SUBPROTOCOL, Subject};
 use super::metrics::GatewayMetrics;
+use super::problem::{ErrorCode, Problem};
 use super::shared::{Shared, limits_of};
 use crate::kafka::routing::{RouteError, RouteTable};
 use crate::kafka::{KafkaError, Outlet, OutletSettings, Partitions, partitions_of};
@@ -170,12 +173,37 @@ struct Asked {
     session: Option<String>,
 }
 
-/// A refusal with an error's name as the body.
-fn refuse(status: StatusCode, error: &'static str) -> Response {
-    const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
-    (status, JSON, format!(r#"{{"error":"{error}"}}"#)).into_response()
-}
-
+/// A driver's phone connects.
+///
+/// The token's `sub` is `driver/` and the id. What is said then is in `/asyncapi.json`, the
+/// channel `drivers`.
+#[utoipa::path(
+    get, path = "/v1/drivers/connect", operation_id = "connectDriver", tag = "intake",
+    params(
+        ("session" = Option<String>, Query, description = "Names one run of the phone's app, and is kept over its connections. Absent: the gateway makes one, and `welcome` tells it.",
+            min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$", example = "k3J9"),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`riderflow.v1`; where the token can't go into `Authorization`, also `bearer.` and the token.",
+            example = "riderflow.v1"),
+    ),
+    responses(
+        (status = 101, description = "A WebSocket, with the subprotocol `riderflow.v1` if it was offered.",
+            headers(("sec-websocket-protocol" = String, description = "`riderflow.v1`"))),
+        (status = 400, description = "The session's name can't be one, the query can't be read, or this is no WebSocket handshake; the latter two are told as text.",
+            content(
+                (Problem<'static> = "application/json",
+                    example = json!(Problem::of(ErrorCode::InvalidSession))),
+                (String = "text/plain"),
+            )),
+        (status = 401, description = "No good token.",
+            headers(("www-authenticate" = String, description = "`Bearer realm=\"riderflow\"`")),
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Unauthorized))),
+        (status = 403, description = "The token is no driver's, or a page of a host that is not allowed asks.",
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Forbidden))),
+        (status = 503, description = "The gateway is ending: another one takes the phone.",
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Draining))),
+    ),
+    security(("token" = []), ("subprotocol" = []))
+)]
 async fn connect(
     State(intake): State<Arc<Intake>>,
     Query(asked): Query<Asked>,
@@ -187,14 +215,16 @@ async fn connect(
         Err(refusal) => return refusal.into_response(),
     };
     let Subject::Driver(driver) = grant.subject else {
-        return refuse(StatusCode::FORBIDDEN, "forbidden");
+        return Problem::of(ErrorCode::Forbidden).answer(StatusCode::FORBIDDEN);
     };
     if *intake.parts.drain.borrow() || intake.parts.outlet.fatal().is_some() {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "draining");
+        return Problem::of(ErrorCode::Draining).answer(StatusCode::SERVICE_UNAVAILABLE);
     }
     let name = match asked.session {
         Some(name) if wire::is_session(name.as_bytes()) => name,
-        Some(_) => return refuse(StatusCode::BAD_REQUEST, "invalid_session"),
+        Some(_) => {
+            return Problem::of(ErrorCode::InvalidSession).answer(StatusCode::BAD_REQUEST);
+        }
         None => format!("{:016x}", rand::random::<u64>()),
     };
     socket::configured(upgrade)
@@ -211,3 +241,8 @@ async fn connect(
             }
         })
 }
+
+/// What the connection is.
+#[derive(OpenApi)]
+#[openapi(paths(connect))]
+struct Described;

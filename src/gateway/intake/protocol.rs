@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::model::{DriverId, Fault, Input, Place, Reason, Source, TimeMs, Update};
 use crate::telemetry::Label;
@@ -15,7 +16,7 @@ use crate::wire::{self, Envelope, Limits};
 pub(super) const MESSAGE_BYTES_MAX: usize = 4_096;
 
 /// What the gateway says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Answer<'a> {
     /// The first message of a connection.
@@ -34,8 +35,10 @@ pub(super) enum Answer<'a> {
     Error {
         /// Its number; absent if the message can't be read so far.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false, minimum = 1)]
         seq: Option<u64>,
-        /// Why: a [`Reason`], or `driver_mismatch`.
+        /// Why.
+        #[schema(schema_with = super::described::refusal)]
         reason: &'a str,
         /// The field; `value` for the update as a whole.
         field: &'a str,
@@ -46,7 +49,7 @@ pub(super) enum Answer<'a> {
     Retry {
         /// The first to send again.
         seq: u64,
-        /// When.
+        /// In so many milliseconds.
         after_ms: u64,
         /// Why.
         reason: RetryReason,
@@ -60,7 +63,7 @@ impl Answer<'_> {
 }
 
 /// Why an update was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryReason {
     /// Kafka is away or slow, and the buffer is full.
@@ -191,6 +194,7 @@ fn judge(value: &[u8], received_at_ms: TimeMs, limits: &Limits) -> Result<Update
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::api::hold;
 
     #[test]
     fn what_is_too_long_only_as_written_is_refused() {
@@ -235,7 +239,16 @@ mod tests {
             ),
         ] {
             assert_eq!(answer.to_text(), text);
+            held(text);
         }
+    }
+
+    /// The text, which is as the gateway's documents have it.
+    fn held(text: &str) -> String {
+        let answer: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let name = answer["type"].as_str().expect("a type");
+        hold("drivers", name, &answer);
+        text.to_owned()
     }
 
     fn refusal(text: &str) -> String {
@@ -251,7 +264,7 @@ mod tests {
                 &mut Vec::new(),
             )
         };
-        read().expect_err(text).to_text(Some(18))
+        held(&read().expect_err(text).to_text(Some(18)))
     }
 
     #[test]
@@ -283,7 +296,7 @@ mod tests {
         let all: Vec<&str> = all.iter().map(|each| each.get()).collect();
         assert_eq!(all, ["{\"a\":[1]}", "7", "null"]);
         let refused = updates_of("[{}").err().expect("it has no end");
-        let text = refused.to_text(None);
+        let text = held(&refused.to_text(None));
         assert!(
             text.starts_with(
                 r#"{"type":"error","reason":"malformed_json","field":"value","detail":"value: EOF"#

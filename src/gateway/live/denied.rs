@@ -3,11 +3,16 @@
 //! Owns the one answer to what is unknown, has ended, or is another's: the same bytes, so that
 //! nobody learns what there is.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::gateway::access::Refusal;
+use crate::gateway::problem::{ErrorCode, Problem};
+
+/// What is said until the view is whole.
+pub(super) const STARTING: &str =
+    "the gateway is still reading what Kafka has; try again in a second";
 
 /// Why there is no stream.
 #[derive(Debug)]
@@ -26,28 +31,31 @@ impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         match self {
             Self::Token(refusal) => refusal.into_response(),
-            Self::NotFound => answer(StatusCode::NOT_FOUND, r#"{"error":"not_found"}"#.into()),
+            Self::NotFound => {
+                let problem = Problem::of(ErrorCode::NotFound);
+                unstored(problem.answer(StatusCode::NOT_FOUND))
+            }
             Self::Starting => {
-                let body = r#"{"error":"starting","detail":"the gateway is still reading what Kafka has; try again in a second"}"#;
-                let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, body.into());
+                let problem = Problem::of(ErrorCode::Starting).because(STARTING);
+                let mut response = unstored(problem.answer(StatusCode::SERVICE_UNAVAILABLE));
                 let second = HeaderValue::from_static("1");
                 response.headers_mut().insert(RETRY_AFTER, second);
                 response
             }
             Self::Bbox(detail) => {
-                let body = serde_json::json!({
-                    "error": "bad_parameter", "parameter": "bbox", "detail": detail,
-                });
-                answer(StatusCode::BAD_REQUEST, body.to_string())
+                let problem = Problem {
+                    error: ErrorCode::BadParameter,
+                    parameter: Some("bbox"),
+                    detail: Some(&detail),
+                };
+                unstored(problem.answer(StatusCode::BAD_REQUEST))
             }
         }
     }
 }
 
-fn answer(status: StatusCode, body: String) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "application/json"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    (status, headers, body).into_response()
+fn unstored(mut response: Response) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
 }

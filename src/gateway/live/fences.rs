@@ -107,7 +107,7 @@ impl Fences {
 }
 
 /// A Feature with its id, which on Kafka is the key.
-fn feature(id: &str, encoded: &[u8]) -> Option<Arc<RawValue>> {
+pub(super) fn feature(id: &str, encoded: &[u8]) -> Option<Arc<RawValue>> {
     let rest = std::str::from_utf8(encoded).ok()?.strip_prefix('{')?;
     let id = serde_json::Value::from(id);
     let text = format!("{{\"id\":{id},{rest}");

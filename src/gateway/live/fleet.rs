@@ -14,9 +14,11 @@ use std::time::Duration;
 use compact_str::CompactString;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::bbox::Bbox;
+use super::described::Feature;
 use super::drivers::Driver;
 use super::fences::REMOVED_STAYS_MS;
 use super::shown::{age_ms, rounded};
@@ -52,17 +54,17 @@ struct Cursor {
     at_ms: TimeMs,
 }
 
-/// DRIVER.
+/// A driver in a box.
 #[derive(Clone, Copy, Debug)]
-struct Dot {
-    id: u64,
-    position: Position,
-    heading: Option<f32>,
-    speed: Option<f32>,
-    at: TimeMs,
-    age_ms: TimeMs,
-    open_orders: u32,
-    changed: u64,
+pub(super) struct Dot {
+    pub(super) id: u64,
+    pub(super) position: Position,
+    pub(super) heading: Option<f32>,
+    pub(super) speed: Option<f32>,
+    pub(super) at: TimeMs,
+    pub(super) age_ms: TimeMs,
+    pub(super) open_orders: u32,
+    pub(super) changed: u64,
 }
 
 impl Dot {
@@ -161,38 +163,73 @@ impl Survey {
 /// What is done while the view is held.
 type Look<'a> = dyn FnMut(&View) + 'a;
 
-type Feature = (CompactString, Option<Arc<RawValue>>);
+type Named = (CompactString, Option<Arc<RawValue>>);
 
-#[derive(Serialize)]
-struct Snapshot<'a> {
-    now: TimeMs,
-    total: usize,
-    shown: usize,
-    drivers: &'a [Dot],
-    fences: Vec<&'a RawValue>,
-    events: Vec<Full<'a>>,
+/// The whole: first, and again if the stream was not read for a minute.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FleetSnapshot)]
+pub(super) struct Snapshot<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// How many drivers are in the box.
+    pub(super) total: usize,
+    /// How many of them are shown.
+    #[schema(maximum = 5000)]
+    pub(super) shown: usize,
+    /// Those, by id.
+    #[schema(value_type = Vec<Dot>)]
+    pub(super) drivers: &'a [Dot],
+    /// The fences that the box touches, by id.
+    #[schema(value_type = Vec<Feature>)]
+    pub(super) fences: Vec<&'a RawValue>,
+    /// The last events of the box, oldest first.
+    #[schema(max_items = 50)]
+    pub(super) events: Vec<Full<'a>>,
 }
 
-#[derive(Serialize)]
-struct Moved<'a> {
-    now: TimeMs,
-    total: usize,
-    shown: usize,
-    drivers: Vec<&'a Dot>,
-    gone: Vec<u64>,
+/// Drivers have moved, come or gone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FleetPositions)]
+pub(super) struct Moved<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// How many drivers are in the box.
+    pub(super) total: usize,
+    /// How many of them are shown.
+    #[schema(maximum = 5000)]
+    pub(super) shown: usize,
+    /// Those that moved or came.
+    #[schema(value_type = Vec<Dot>)]
+    pub(super) drivers: Vec<&'a Dot>,
+    /// The ids of those that are not shown any more.
+    pub(super) gone: Vec<u64>,
 }
 
-#[derive(Serialize)]
-struct Happened<'a> {
-    now: TimeMs,
-    event: Full<'a>,
+/// The job told something.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FleetEvent)]
+pub(super) struct Happened<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// What.
+    pub(super) event: Full<'a>,
 }
 
-#[derive(Serialize)]
-struct Fenced<'a> {
-    now: TimeMs,
-    id: &'a str,
-    feature: Option<&'a RawValue>,
+/// A fence is new, has changed, or is gone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FleetFence)]
+pub(super) struct Fenced<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// Its id.
+    pub(super) id: &'a str,
+    /// What it is now; null if it is gone.
+    #[schema(value_type = Option<Feature>, required = true)]
+    pub(super) feature: Option<&'a RawValue>,
 }
 
 impl FleetTeller {
@@ -215,7 +252,7 @@ impl FleetTeller {
         let since = self.told.as_ref().map_or(0, |told| told.version);
         let mut version = 0;
         let mut events: Vec<Told> = Vec::new();
-        let mut fences: Vec<Feature> = Vec::new();
+        let mut fences: Vec<Named> = Vec::new();
         let mut survey = Survey::default();
         let mut next = None;
         with(&mut |view| {
@@ -273,7 +310,7 @@ fn snapshot(
     now_ms: TimeMs,
     total: usize,
     dots: &[Dot],
-    fences: &[Feature],
+    fences: &[Named],
     events: &[Told],
 ) -> String {
     let snapshot = Snapshot {
@@ -297,7 +334,7 @@ fn changes(
     now_ms: TimeMs,
     total: usize,
     dots: &[Dot],
-    fences: &[Feature],
+    fences: &[Named],
     events: &[Told],
 ) -> String {
     let mut out = String::new();

@@ -20,9 +20,11 @@
 //! | `order`, `place`, `fleet` | what the three streams say |
 //! | `shown`, `bbox`, `sse` | how they say it |
 //! | `denied` | what is answered instead of a stream |
+//! | `described` | an example of all that, for the gateway's description of itself |
 
 mod bbox;
 mod denied;
+pub(super) mod described;
 mod drivers;
 mod feed;
 mod fences;
@@ -55,6 +57,7 @@ use axum::response::Response;
 use axum::routing::get;
 use compact_str::CompactString;
 use tokio::sync::watch;
+use utoipa::OpenApi;
 
 use self::bbox::Bbox;
 use self::denied::Denied;
@@ -65,6 +68,7 @@ use self::order::OrderTeller;
 use self::place::PlaceTeller;
 use self::view::View;
 use super::access::{Access, Grant, Subject};
+use super::problem::{ErrorCode, Problem};
 use super::shared::limits_of;
 use crate::config::Pipeline;
 use crate::detect::Rules;
@@ -219,6 +223,29 @@ pub fn routes(live: Arc<Live>) -> Router {
         .with_state(live)
 }
 
+/// One order, for whoever waits for it.
+///
+/// The token's `sub` is `order/` and the id.
+#[utoipa::path(
+    get, path = "/v1/orders/{id}/live", operation_id = "followOrder", tag = "live",
+    params(
+        ("id" = String, Path, description = "The order's id."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was read: the snapshot leaves out the events up to it. Unknown: it has all."),
+    ),
+    responses(
+        (status = 200, description = "Server-Sent Events, until the token expires or the gateway ends; then come again, unless `ended` was told. After 15 s without anything else a comment comes.",
+            body = String, content_type = "text/event-stream"),
+        (status = 401, description = "No good token.",
+            headers(("www-authenticate" = String, description = "`Bearer realm=\"riderflow\"`")),
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Unauthorized))),
+        (status = 404, description = "The order is unknown, has ended, or is not the token's.", body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::NotFound))),
+        (status = 503, description = "The gateway is still reading what Kafka has: come again.",
+            headers(("retry-after" = u32, description = "Seconds.")), body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::Starting).because(denied::STARTING))),
+    ),
+    security(("token" = []))
+)]
 async fn order_live(
     State(live): State<Arc<Live>>,
     path: Result<Path<CompactString>, PathRejection>,
@@ -245,6 +272,28 @@ async fn order_live(
     ))
 }
 
+/// The orders of a restaurant, or of whoever gets them.
+///
+/// The token's `sub` is `place/` and the name.
+#[utoipa::path(
+    get, path = "/v1/places/{place}/live", operation_id = "followPlace", tag = "live",
+    params(
+        ("place" = String, Path, description = "The place's name, as orders give it."),
+    ),
+    responses(
+        (status = 200, description = "Server-Sent Events, until the token expires or the gateway ends; then come again, unless `ended` was told. After 15 s without anything else a comment comes.",
+            body = String, content_type = "text/event-stream"),
+        (status = 401, description = "No good token.",
+            headers(("www-authenticate" = String, description = "`Bearer realm=\"riderflow\"`")),
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Unauthorized))),
+        (status = 404, description = "The place is not the token's.", body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::NotFound))),
+        (status = 503, description = "The gateway is still reading what Kafka has: come again.",
+            headers(("retry-after" = u32, description = "Seconds.")), body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::Starting).because(denied::STARTING))),
+    ),
+    security(("token" = []))
+)]
 async fn place_live(
     State(live): State<Arc<Live>>,
     path: Result<Path<CompactString>, PathRejection>,
@@ -265,6 +314,35 @@ async fn place_live(
     ))
 }
 
+/// The drivers in a box, for operations.
+///
+/// The token's `sub` is `fleet`. At most 5,000 drivers are shown.
+#[utoipa::path(
+    get, path = "/v1/fleet/live", operation_id = "followFleet", tag = "live",
+    params(
+        ("bbox" = String, Query, description = "west,south,east,north in degrees; over the antimeridian where west is above east.",
+            example = "77.4,12.8,77.8,13.1"),
+    ),
+    responses(
+        (status = 200, description = "Server-Sent Events, until the token expires or the gateway ends; then come again, unless `ended` was told. After 15 s without anything else a comment comes.",
+            body = String, content_type = "text/event-stream"),
+        (status = 400, description = "The box can't be read.", body = Problem<'static>,
+            example = json!(Problem {
+                error: ErrorCode::BadParameter,
+                parameter: Some("bbox"),
+                detail: Some("north is missing: write west,south,east,north"),
+            })),
+        (status = 401, description = "No good token.",
+            headers(("www-authenticate" = String, description = "`Bearer realm=\"riderflow\"`")),
+            body = Problem<'static>, example = json!(Problem::of(ErrorCode::Unauthorized))),
+        (status = 404, description = "The token is not the fleet's.", body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::NotFound))),
+        (status = 503, description = "The gateway is still reading what Kafka has: come again.",
+            headers(("retry-after" = u32, description = "Seconds.")), body = Problem<'static>,
+            example = json!(Problem::of(ErrorCode::Starting).because(denied::STARTING))),
+    ),
+    security(("token" = []))
+)]
 async fn fleet_live(
     State(live): State<Arc<Live>>,
     RawQuery(query): RawQuery,
@@ -280,6 +358,11 @@ async fn fleet_live(
     let teller = FleetTeller::new(bbox.map_err(Denied::Bbox)?);
     Ok(sse::stream(&live.shared, None, grant.expires_at_ms, teller))
 }
+
+/// What the three streams are.
+#[derive(OpenApi)]
+#[openapi(paths(order_live, place_live, fleet_live))]
+struct Described;
 
 /// Lets a request in whose token names what it wants. With another's, the answer is the same
 /// as for what is not there.

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::orders::Followed;
@@ -37,40 +38,73 @@ struct Cursor {
     fix: Option<(DriverId, TimeMs)>,
 }
 
-#[derive(Serialize)]
-struct Snapshot<'a> {
-    now: TimeMs,
-    order: Shown<'a>,
-    agent: Option<Agent>,
-    target: Option<Leg>,
+/// The whole: first, and whenever the order's status, driver or stops change.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OrderSnapshot)]
+pub(super) struct Snapshot<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// The order.
+    pub(super) order: Shown<'a>,
+    /// Who carries it; null if nobody does, or nothing is known of where.
+    #[schema(required = true)]
+    pub(super) agent: Option<Agent>,
+    /// Where the driver goes; null if nowhere.
+    #[schema(schema_with = super::described::target, required = true)]
+    pub(super) target: Option<Leg>,
+    /// How far to the target.
     #[serde(flatten)]
-    way: Way,
-    events: Vec<Brief<'a>>,
+    pub(super) way: Way,
+    /// What the job told of it, oldest first, without those up to `Last-Event-ID`.
+    pub(super) events: Vec<Brief<'a>>,
 }
 
-#[derive(Serialize)]
+/// An order as whoever waits for it sees it.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Shown<'a> {
-    id: &'a str,
-    status: &'static str,
-    pickup: End<'a>,
-    dropoff: End<'a>,
-    updated_at: TimeMs,
+#[schema(as = Order)]
+pub(super) struct Shown<'a> {
+    /// Its id.
+    pub(super) id: &'a str,
+    /// How it stands.
+    #[schema(schema_with = super::described::open_status)]
+    pub(super) status: &'static str,
+    /// Where it comes from.
+    pub(super) pickup: End<'a>,
+    /// Where it goes.
+    pub(super) dropoff: End<'a>,
+    /// The version's time, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) updated_at: TimeMs,
 }
 
-#[derive(Serialize)]
-struct Moved {
-    now: TimeMs,
-    agent: Agent,
-    target: Option<Leg>,
+/// The driver has moved.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OrderPosition)]
+pub(super) struct Moved {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// Who carries the order.
+    pub(super) agent: Agent,
+    /// Where the driver goes; null if nowhere.
+    #[schema(schema_with = super::described::target, required = true)]
+    pub(super) target: Option<Leg>,
+    /// How far to the target.
     #[serde(flatten)]
-    way: Way,
+    pub(super) way: Way,
 }
 
-#[derive(Serialize)]
-struct Happened<'a> {
-    now: TimeMs,
-    event: Brief<'a>,
+/// The job told something of the order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OrderEvent)]
+pub(super) struct Happened<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// What.
+    pub(super) event: Brief<'a>,
 }
 
 impl OrderTeller {

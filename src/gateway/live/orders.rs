@@ -4,6 +4,7 @@
 //! two, whichever came first. Memory: at most [`EVENTS_KEPT`] events an order.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::told::Told;
 use crate::model::{EventKind, Leg, Order, OrderStatus, Position, Stop, TimeMs};
@@ -27,8 +28,9 @@ pub(super) struct Followed {
 }
 
 /// How an order stands as one of its places sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = PlaceState)]
 pub(super) enum State {
     Waiting,
     Coming,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::drivers::Driver;
@@ -47,49 +48,88 @@ struct Key {
     driver: Option<DriverId>,
 }
 
-#[derive(Serialize)]
-struct Snapshot<'a> {
-    now: TimeMs,
-    place: &'a str,
+/// The whole, once.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlaceSnapshot)]
+pub(super) struct Snapshot<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// The place's name.
+    pub(super) place: &'a str,
+    /// Degrees east, WGS 84; absent without orders.
     #[serde(skip_serializing_if = "Option::is_none")]
-    longitude: Option<f64>,
+    #[schema(nullable = false)]
+    pub(super) longitude: Option<f64>,
+    /// Degrees north, WGS 84; absent without orders.
     #[serde(skip_serializing_if = "Option::is_none")]
-    latitude: Option<f64>,
-    orders: Vec<Row<'a>>,
+    #[schema(nullable = false)]
+    pub(super) latitude: Option<f64>,
+    /// All orders that come from here or go here.
+    pub(super) orders: Vec<Row<'a>>,
 }
 
-/// ROW.
-#[derive(Serialize)]
-struct Row<'a> {
-    id: &'a str,
-    status: &'static str,
-    leg: Leg,
-    state: State,
-    since: TimeMs,
-    agent: Option<Agent>,
+/// An order as one of its places sees it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlaceRow)]
+pub(super) struct Row<'a> {
+    /// The order's id.
+    pub(super) id: &'a str,
+    /// The order's status.
+    #[schema(schema_with = super::described::status)]
+    pub(super) status: &'static str,
+    /// Which end of the order the place is.
+    #[schema(schema_with = super::described::leg)]
+    pub(super) leg: Leg,
+    /// How the order stands here.
+    pub(super) state: State,
+    /// Since when it stands so, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) since: TimeMs,
+    /// The driver, while on its way here for this order or here; else null.
+    #[schema(required = true)]
+    pub(super) agent: Option<Agent>,
+    /// How far to here.
     #[serde(flatten)]
-    way: Way,
+    pub(super) way: Way,
 }
 
-#[derive(Serialize)]
-struct Changed<'a> {
-    now: TimeMs,
-    order: Row<'a>,
+/// An order is new here, or its row has changed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlaceOrder)]
+pub(super) struct Changed<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// Its row.
+    pub(super) order: Row<'a>,
 }
 
-#[derive(Serialize)]
-struct Moved<'a> {
-    now: TimeMs,
-    id: &'a str,
-    agent: Agent,
+/// The driver of an order has moved.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlacePosition)]
+pub(super) struct Moved<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// The order's id.
+    pub(super) id: &'a str,
+    /// The driver.
+    pub(super) agent: Agent,
+    /// How far to here.
     #[serde(flatten)]
-    way: Way,
+    pub(super) way: Way,
 }
 
-#[derive(Serialize)]
-struct Removed<'a> {
-    now: TimeMs,
-    id: &'a str,
+/// An order is none of this place's any more.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlaceRemoved)]
+pub(super) struct Removed<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// The order's id.
+    pub(super) id: &'a str,
 }
 
 /// One order as the place sees it now.

@@ -3,6 +3,7 @@
 //! Owns AGENT, the distance and the ETA as a range. Pure.
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::drivers::Driver;
 use crate::geo::distance_m;
@@ -11,19 +12,29 @@ use crate::model::{Position, Stop, TimeMs};
 /// Streets make a way longer than the straight line by at most about this.
 const DETOUR: f64 = 1.8;
 
-/// AGENT.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Where a driver is: its newest fix that counts.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct Agent {
+    /// Degrees east, WGS 84.
     #[serde(serialize_with = "degrees")]
-    longitude: f64,
+    pub(super) longitude: f64,
+    /// Degrees north, WGS 84.
     #[serde(serialize_with = "degrees")]
-    latitude: f64,
+    pub(super) latitude: f64,
+    /// Degrees clockwise from north; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    heading: Option<f32>,
+    #[schema(nullable = false)]
+    pub(super) heading: Option<f32>,
+    /// Metres per second; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    speed: Option<f32>,
-    at: TimeMs,
-    age_ms: TimeMs,
+    #[schema(nullable = false)]
+    pub(super) speed: Option<f32>,
+    /// When the fix was taken, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) at: TimeMs,
+    /// How long ago Kafka had it, ms.
+    #[schema(value_type = i64, minimum = 0)]
+    pub(super) age_ms: TimeMs,
 }
 
 impl Agent {
@@ -45,19 +56,27 @@ pub(super) fn age_ms(driver: &Driver, now_ms: TimeMs) -> TimeMs {
 }
 
 /// How far a driver has to go, and how long that takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub(super) struct Way {
+    /// The straight line, metres; absent if nobody is on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    distance_m: Option<f64>,
+    #[schema(nullable = false, minimum = 0)]
+    pub(super) distance_m: Option<f64>,
+    /// Seconds; absent if the driver's speed is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    eta_s: Option<Eta>,
+    #[schema(nullable = false)]
+    pub(super) eta_s: Option<Eta>,
 }
 
 /// Seconds: straight on, and by streets.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Eta {
-    min: f64,
-    max: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub(super) struct Eta {
+    /// Along the straight line.
+    #[schema(minimum = 0)]
+    pub(super) min: f64,
+    /// By streets that are no detour of more than 80 %.
+    #[schema(minimum = 0)]
+    pub(super) max: f64,
 }
 
 impl Way {
@@ -75,14 +94,19 @@ impl Way {
 }
 
 /// An end of an order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Stop)]
 pub(super) struct End<'a> {
+    /// Degrees east, WGS 84.
     #[serde(serialize_with = "degrees")]
-    longitude: f64,
+    pub(super) longitude: f64,
+    /// Degrees north, WGS 84.
     #[serde(serialize_with = "degrees")]
-    latitude: f64,
+    pub(super) latitude: f64,
+    /// Its name; absent if the order gives none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<&'a str>,
+    #[schema(nullable = false)]
+    pub(super) place: Option<&'a str>,
 }
 
 impl<'a> End<'a> {

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::hub::Watcher;
 use super::{Counted, Shared, wall_clock_ms};
@@ -59,13 +60,20 @@ pub(super) fn event(out: &mut String, name: &str, id: Option<&str>, data: &impl 
     out.push_str("\n\n");
 }
 
+/// There is nothing more to come, also after another request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamEnded)]
+pub(super) struct Ended<'a> {
+    /// The gateway's clock, ms since 1970.
+    #[schema(value_type = i64)]
+    pub(super) now: TimeMs,
+    /// How the order ended, or that the token has expired.
+    #[schema(schema_with = super::described::end)]
+    pub(super) status: &'a str,
+}
+
 /// The last event of a stream.
 pub(super) fn ended(now_ms: TimeMs, status: &str) -> String {
-    #[derive(Serialize)]
-    struct Ended<'a> {
-        now: TimeMs,
-        status: &'a str,
-    }
     let mut out = String::new();
     event(
         &mut out,

@@ -6,6 +6,7 @@ use super::sse::Step;
 use super::told::Told;
 use super::view::{Record, Touched, View};
 use crate::detect::Rules;
+use crate::gateway::api::hold;
 use crate::model::{
     DriverId, EventKind, Input, Leg, Order, OrderChange, OrderId, OrderStatus, Place, Position,
     Source, Stop, TimeMs, Update,
@@ -132,7 +133,7 @@ pub(super) fn take(
     touched
 }
 
-/// The frames of what a stream says: name, id, data.
+/// The frames of what a stream says: name, id, data; each is as the gateway's documents have it.
 pub(super) fn frames(step: &Step) -> Vec<(String, Option<String>, Value)> {
     let (Step::Say(text) | Step::End(text)) = step else {
         return Vec::new();
@@ -145,13 +146,26 @@ pub(super) fn frames(step: &Step) -> Vec<(String, Option<String>, Value)> {
                 lines.find_map(|line| line.strip_prefix(name).map(str::to_owned))
             };
             let data = line("data: ").expect("data");
-            (
-                line("event: ").expect("a name"),
-                line("id: "),
-                serde_json::from_str(&data).expect("JSON"),
-            )
+            let data = serde_json::from_str(&data).expect("JSON");
+            let name = line("event: ").expect("a name");
+            hold(channel_of(&name, &data), &name, &data);
+            (name, line("id: "), data)
         })
         .collect()
+}
+
+/// Which stream says this.
+fn channel_of(name: &str, data: &Value) -> &'static str {
+    let has = |field: &str| data.get(field).is_some();
+    match name {
+        "snapshot" if has("order") => "order",
+        "snapshot" if has("place") => "place",
+        "position" if has("id") => "place",
+        "event" if data["event"].get("driverId").is_none() => "order",
+        "position" | "ended" => "order",
+        "order" | "removed" => "place",
+        _ => "fleet",
+    }
 }
 
 /// The names of the frames of what a stream says.

@@ -5,6 +5,7 @@
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{DriverId, EventKind, Leg, OrderId, Position, TimeMs};
 
@@ -106,35 +107,58 @@ impl Told {
     }
 }
 
-/// EVENT.
-#[derive(Serialize)]
+/// An event that the job told.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 pub(super) struct Brief<'a> {
+    /// Its `ce_id` in Kafka: the same event has the same id wherever it is told.
     id: &'a str,
+    /// What happened.
     #[serde(rename = "type")]
+    #[schema(schema_with = super::described::event_type)]
     kind: &'static str,
+    /// Event time, ms since 1970.
+    #[schema(value_type = i64)]
     at: TimeMs,
+    /// To which end of an order; absent if to none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = super::described::leg, required = false)]
     leg: Option<Leg>,
+    /// Metres from there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     distance_m: Option<f64>,
+    /// Seconds to there, along a straight line.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     eta_s: Option<f64>,
 }
 
-/// EVENT with whom and where.
-#[derive(Serialize)]
+/// An event with whom it concerns, and where.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EventOfFleet)]
 pub(super) struct Full<'a> {
+    /// The event.
     #[serde(flatten)]
     brief: Brief<'a>,
+    /// The driver.
     driver_id: u64,
+    /// The order, if it is of one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     order_id: Option<&'a str>,
+    /// The fence, if it is of one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     fence_id: Option<&'a str>,
+    /// Degrees east, WGS 84.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     longitude: Option<f64>,
+    /// Degrees north, WGS 84.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     latitude: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
 // The operations page: all drivers, fences and events, live. Wires the stream to map and panel.
 
 import { boundsOf, onScheme, openMap, prefersLessMotion } from "./basemap.js";
-import { ServerClock, clockSecondsText, countText, plural } from "./format.js";
+import { ServerClock, clockSecondsText, plural } from "./format.js";
 import { FleetCanvas } from "./fleet_canvas.js";
 import { Fences, Fleet } from "./fleet.js";
 import { Panel, setText } from "./map_panel.js";
@@ -216,9 +216,9 @@ function render() {
   } else if (link === "waiting") {
     setText($("summary"), "Can't reach the server. Trying again.");
   }
-  const title = { live: `${countText(fleet.total)} drivers · Fleet`, paused: "Paused · Fleet", reconnecting: "Reconnecting · Fleet" }[root.dataset.state];
+  const title = { live: `${plural(Math.max(fleet.total, fleet.drivers.size), "driver")} · Fleet`, paused: "Paused · Fleet", reconnecting: "Reconnecting · Fleet" }[root.dataset.state];
   if (title && document.title !== title) document.title = title;
-  say({ live: link === "live" ? `Live. ${$("summary").textContent.replace(/[\d,. ]*of /, "")}`.split(".")[0] : "Reconnecting", paused: "Paused", reconnecting: "Can't reach the server. Trying again." }[root.dataset.state] ?? "");
+  say({ live: link === "live" ? "The map is live." : "Reconnecting.", paused: "Paused.", reconnecting: "Can't reach the server. Trying again." }[root.dataset.state] ?? "");
 }
 
 /** Without WebGL the panel is the page. */

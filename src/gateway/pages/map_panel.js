@@ -131,8 +131,8 @@ export class Panel {
     for (const button of $("legend").children) setText(button.querySelector(".state-count"), countText(counts[button.dataset.state]));
     const here = this.#fleet.drivers.size;
     const total = this.#fleet.total;
-    setText($("summary"), total === 0 ? "No driver has sent a position yet."
-      : here === total ? `All ${plural(total, "driver")} are in this area` : `${countText(here)} of ${plural(total, "driver")} in this area`);
+    setText($("summary"), total > here ? `${countText(here)} of the ${plural(total, "driver")} in this area are shown`
+      : here === 0 ? "No driver is in this area" : `${plural(here, "driver")} in this area`);
     if (this.#tab === "events") this.#showEvents();
     if (this.#tab === "drivers") this.#showDrivers(nowMs, selected);
   }

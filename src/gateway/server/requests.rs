@@ -9,8 +9,8 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_MAX_AGE, CONNECTION, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::gateway::access::Refusal;
 use crate::gateway::metrics::{GatewayMetrics, TurnedAway};
+use crate::gateway::problem::{ErrorCode, Problem};
 
 /// What pages may load: what this gateway serves, and nothing else from anywhere.
 pub(crate) const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -104,14 +105,14 @@ impl Rules {
     fn fault(&self, request: &Request, from: &From) -> Option<Response> {
         if *from == From::Elsewhere {
             self.metrics.turned_away.add(TurnedAway::Origin, 1);
-            return Some(refuse(StatusCode::FORBIDDEN, r#"{"error":"origin"}"#));
+            return Some(Problem::of(ErrorCode::Origin).answer(StatusCode::FORBIDDEN));
         }
         if has_token(request.uri().query().unwrap_or("")) {
             return Some(Refusal::InQuery.into_response());
         }
         if !request.body().is_end_stream() {
             self.metrics.turned_away.add(TurnedAway::Body, 1);
-            let mut response = refuse(StatusCode::PAYLOAD_TOO_LARGE, r#"{"error":"body"}"#);
+            let mut response = Problem::of(ErrorCode::Body).answer(StatusCode::PAYLOAD_TOO_LARGE);
             // What would have come is not read.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
@@ -128,10 +129,6 @@ fn has_token(query: &str) -> bool {
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known))
     })
-}
-
-fn refuse(status: StatusCode, body: &'static str) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// What a browser asks before a page of another host may send a token.
