@@ -329,7 +329,16 @@ fn gateways_run_side_by_side_and_leave_when_they_are_asked_to() {
         );
         let answer = get(running.address, "/v1/nothing?token=a.b.c");
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-        assert!(get(running.http, "/readyz").starts_with("HTTP/1.1 200 "));
+        // It first reads what Kafka has, to show it.
+        let deadline = Instant::now() + PATIENCE;
+        while !get(running.http, "/readyz").starts_with("HTTP/1.1 200 ") {
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                get(running.http, "/readyz")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
         assert!(get(running.http, "/livez").starts_with("HTTP/1.1 200 "));
         let metrics = get(running.http, "/metrics");
         let counted = "riderflow_gateway_turned_away_total{reason=\"token_in_query\"} 1\n";
