@@ -1,5 +1,5 @@
-//! What the tests over real services share: one Kafka and one ClickHouse a test binary, fresh
-//! topics and tables for each test, and the job as a child process.
+//! What the tests over real services share: a Kafka and a ClickHouse for each of two tests at a
+//! time, fresh topics and tables for each test, and the job as a child process.
 
 #![allow(
     dead_code,
@@ -12,7 +12,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -34,26 +35,41 @@ const ANSWER: Duration = Duration::from_secs(20);
 
 /// Exclusive use of the binary's services; the next test waits.
 pub struct Lab {
-    services: MutexGuard<'static, Services>,
+    services: MutexGuard<'static, Option<Services>>,
     folder: tempfile::TempDir,
+}
+
+/// Tests of a binary that run at a time, each with services of its own: they mostly wait.
+const LABS: usize = 2;
+
+/// Services that no other test of this binary uses, started if they have not been.
+fn services() -> MutexGuard<'static, Option<Services>> {
+    static POOL: [Mutex<Option<Services>>; LABS] = [const { Mutex::new(None) }; LABS];
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let free = POOL.iter().position(|slot| match slot.try_lock() {
+        Ok(_) | Err(TryLockError::Poisoned(_)) => true,
+        Err(TryLockError::WouldBlock) => false,
+    });
+    let turn = free.unwrap_or_else(|| TURN.fetch_add(1, Ordering::Relaxed) % LABS);
+    let mut slot = POOL[turn].lock().unwrap_or_else(PoisonError::into_inner);
+    if slot.is_none() {
+        // Statics are never dropped: the children end with this process, and the folder is
+        // emptied by the next run.
+        let binary = std::env::current_exe().expect("this process has a file");
+        let name = binary.file_stem().expect("a file has a name");
+        let folder = format!("{}-{turn}", name.to_string_lossy());
+        let data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        let _ = std::fs::remove_dir_all(&data_dir);
+        let options = Options::for_tests(data_dir, RIDERFLOW);
+        *slot = Some(Services::start(&options).expect("Kafka and ClickHouse start"));
+    }
+    slot
 }
 
 /// Services with no topic and no table.
 pub fn lab(test: &str) -> Lab {
-    static SERVICES: OnceLock<Mutex<Services>> = OnceLock::new();
-    let services = SERVICES.get_or_init(|| {
-        // Statics are never dropped: the children end with this process, and the folder is
-        // emptied by the next run.
-        let binary = std::env::current_exe().expect("this process has a file");
-        let name = binary.file_stem().expect("a file has a name").to_owned();
-        let data_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&data_dir);
-        let options = Options::for_tests(data_dir, RIDERFLOW);
-        Mutex::new(Services::start(&options).expect("Kafka and ClickHouse start"))
-    });
-    let services = services.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab {
-        services,
+        services: services(),
         folder: tempfile::tempdir().expect("a folder"),
     };
     eprintln!(
@@ -67,15 +83,19 @@ pub fn lab(test: &str) -> Lab {
 
 impl Lab {
     pub fn brokers(&self) -> String {
-        self.services.kafka().to_owned()
+        self.running().kafka().to_owned()
     }
 
     pub fn clickhouse(&self) -> String {
-        self.services.clickhouse_url().to_owned()
+        self.running().clickhouse_url().to_owned()
     }
 
     pub fn services(&mut self) -> &mut Services {
-        &mut self.services
+        self.services.as_mut().expect("a lab has services")
+    }
+
+    fn running(&self) -> &Services {
+        self.services.as_ref().expect("a lab has services")
     }
 
     fn drop_everything(&self) {
