@@ -257,4 +257,9 @@ fn add_common(responses: &mut Value) {
             "content": {super::JSON: example(ErrorCode::Body)},
         })
     });
+    responses.entry("429").or_insert_with(|| {
+        json!({
+            "description": "More requests than one connection may make; it is closed.",
+        })
+    });
 }

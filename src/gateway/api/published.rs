@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::wire;
+
 /// A published schema, to be a component of this name.
 fn component(name: &str, text: &str) -> Value {
     let mut schema: Value = serde_json::from_str(text).expect("a published schema is JSON");
@@ -51,10 +53,10 @@ fn update() -> Value {
         .into();
     properties["seq"] = json!({
         "description": "Its number in the session, rising; gaps are fine. Absent: one more than \
-            the greatest so far.",
+            the greatest so far, and it can't be sent again: give it.",
         "type": ["integer", "null"],
         "minimum": 1,
-        "maximum": i64::MAX,
+        "maximum": wire::LAST_SEQ,
     });
     schema
 }

@@ -314,6 +314,10 @@ fn what_a_message_is_not_is_refused() {
             "Update",
             json!({"longitude": 1.0, "latitude": 0.0, "seq": 0}),
         ),
+        (
+            "Update",
+            json!({"longitude": 1.0, "latitude": 0.0, "seq": crate::wire::LAST_SEQ + 1}),
+        ),
         ("Updates", json!([7])),
     ] {
         let validator = jsonschema::draft7::new(&closed(&document, schema)).expect(schema);
