@@ -30,6 +30,8 @@ pub(crate) enum ErrorCode {
     InvalidSession,
     /// The gateway is still reading what Kafka has.
     Starting,
+    /// There are enough streams of the fleet.
+    Crowded,
     /// The gateway is ending.
     Draining,
 }

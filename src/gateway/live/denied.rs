@@ -14,6 +14,10 @@ use crate::gateway::problem::{ErrorCode, Problem};
 pub(super) const STARTING: &str =
     "the gateway is still reading what Kafka has; try again in a second";
 
+/// What is said when so many watch the whole fleet that one more would slow all.
+pub(super) const CROWDED: &str =
+    "this gateway has as many fleet streams as it takes; try another, or again later";
+
 /// Why there is no stream.
 #[derive(Debug)]
 pub(super) enum Denied {
@@ -23,6 +27,8 @@ pub(super) enum Denied {
     NotFound,
     /// The view is still being read.
     Starting,
+    /// There are enough streams of the fleet.
+    Crowded,
     /// The box can't be read; says why.
     Bbox(String),
 }
@@ -35,13 +41,8 @@ impl IntoResponse for Denied {
                 let problem = Problem::of(ErrorCode::NotFound);
                 unstored(problem.answer(StatusCode::NOT_FOUND))
             }
-            Self::Starting => {
-                let problem = Problem::of(ErrorCode::Starting).because(STARTING);
-                let mut response = unstored(problem.answer(StatusCode::SERVICE_UNAVAILABLE));
-                let second = HeaderValue::from_static("1");
-                response.headers_mut().insert(RETRY_AFTER, second);
-                response
-            }
+            Self::Starting => later(ErrorCode::Starting, STARTING, "1"),
+            Self::Crowded => later(ErrorCode::Crowded, CROWDED, "30"),
             Self::Bbox(detail) => {
                 let problem = Problem {
                     error: ErrorCode::BadParameter,
@@ -52,6 +53,15 @@ impl IntoResponse for Denied {
             }
         }
     }
+}
+
+/// Come again in so many seconds.
+fn later(error: ErrorCode, detail: &str, seconds: &'static str) -> Response {
+    let problem = Problem::of(error).because(detail);
+    let mut response = unstored(problem.answer(StatusCode::SERVICE_UNAVAILABLE));
+    let seconds = HeaderValue::from_static(seconds);
+    response.headers_mut().insert(RETRY_AFTER, seconds);
+    response
 }
 
 fn unstored(mut response: Response) -> Response {

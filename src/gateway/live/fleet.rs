@@ -16,7 +16,6 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Shared;
 use super::bbox::Bbox;
 use super::described::Feature;
 use super::drivers::Driver;
@@ -25,6 +24,7 @@ use super::shown::{age_ms, rounded};
 use super::sse::{self, Step, Teller};
 use super::told::{Full, Told};
 use super::view::View;
+use super::{Counted, Shared};
 use crate::model::{Position, TimeMs};
 
 /// Drivers shown at most.
@@ -44,6 +44,7 @@ const PART: usize = 32_768;
 pub(super) struct FleetTeller {
     bbox: Bbox,
     told: Option<Cursor>,
+    _turn: Counted,
 }
 
 struct Cursor {
@@ -233,8 +234,13 @@ pub(super) struct Fenced<'a> {
 }
 
 impl FleetTeller {
-    pub(super) fn new(bbox: Bbox) -> Self {
-        Self { bbox, told: None }
+    /// Tells of a box for as long as it has its turn among those that may.
+    pub(super) fn new(bbox: Bbox, turn: Counted) -> Self {
+        Self {
+            bbox,
+            told: None,
+            _turn: turn,
+        }
     }
 
     /// Decides from the view, which `with` gives access to for a short while at a time.

@@ -86,6 +86,9 @@ pub enum LiveError {
     Thread(std::io::Error),
 }
 
+/// Streams of the fleet that a gateway takes: each looks at every driver once a second.
+const FLEET_STREAMS: usize = 64;
+
 /// What streams and the feed share.
 struct Shared {
     view: Mutex<View>,
@@ -94,6 +97,7 @@ struct Shared {
     ending: watch::Receiver<bool>,
     ready: AtomicBool,
     streams: Arc<AtomicUsize>,
+    fleet_streams: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -108,6 +112,12 @@ impl Shared {
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
+    /// One more, unless there are `most`.
+    fn one_of(most: usize, count: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = Self::one_more(count);
+        (count.load(Ordering::Relaxed) <= most).then_some(counted)
+    }
+
     fn one_more(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
@@ -160,6 +170,7 @@ impl Live {
             ending,
             ready: AtomicBool::new(false),
             streams: Arc::default(),
+            fleet_streams: Arc::default(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let feed = Feed {
@@ -337,7 +348,7 @@ async fn place_live(
             body = Problem<'static>, example = json!(Problem::of(ErrorCode::Unauthorized))),
         (status = 404, description = "The token is not the fleet's.", body = Problem<'static>,
             example = json!(Problem::of(ErrorCode::NotFound))),
-        (status = 503, description = "The gateway is still reading what Kafka has: come again.",
+        (status = 503, description = "The gateway is still reading what Kafka has (`starting`), or as many watch as it takes (`crowded`): come again.",
             headers(("retry-after" = u32, description = "Seconds.")), body = Problem<'static>,
             example = json!(Problem::of(ErrorCode::Starting).because(denied::STARTING))),
     ),
@@ -355,7 +366,9 @@ async fn fleet_live(
         Some((_, text)) => Bbox::parse(&text),
         None => Err("it is missing: write bbox=west,south,east,north".into()),
     };
-    let teller = FleetTeller::new(bbox.map_err(Denied::Bbox)?);
+    let bbox = bbox.map_err(Denied::Bbox)?;
+    let turn = Counted::one_of(FLEET_STREAMS, &live.shared.fleet_streams);
+    let teller = FleetTeller::new(bbox, turn.ok_or(Denied::Crowded)?);
     Ok(sse::stream(&live.shared, None, grant.expires_at_ms, teller))
 }
 

@@ -1,9 +1,11 @@
 //! What each stream says, and when: tables over the view, without sockets or clocks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Counted;
 use super::bbox::Bbox;
 use super::fleet::{FleetTeller, SHOWN, STALE_MS};
 use super::order::OrderTeller;
@@ -319,7 +321,8 @@ fn fence(id: &str, longitude: f64) -> FenceChange {
 }
 
 fn fleet(bbox: &str) -> FleetTeller {
-    FleetTeller::new(Bbox::parse(bbox).expect("a box"))
+    let turn = Counted::one_more(&Arc::default());
+    FleetTeller::new(Bbox::parse(bbox).expect("a box"), turn)
 }
 
 fn look(teller: &mut FleetTeller, view: &View, now_ms: TimeMs) -> Step {
@@ -498,4 +501,14 @@ fn of_many_drivers_the_same_five_thousand_are_shown_to_all() {
 fn a_streams_own_state_is_small() {
     let size = sse::size_of_body::<OrderTeller>();
     assert!(size <= 1_536, "{size} bytes");
+}
+
+#[test]
+fn there_are_only_so_many_turns_and_one_that_ends_is_free_again() {
+    let count = Arc::default();
+    let mut turns: Vec<_> = (0..3).map(|_| Counted::one_of(3, &count)).collect();
+    assert!(turns.iter().all(Option::is_some));
+    assert!(Counted::one_of(3, &count).is_none());
+    turns.pop();
+    assert!(Counted::one_of(3, &count).is_some());
 }

@@ -98,3 +98,12 @@ export class ServerClock {
     return this.#offset === null ? null : performance.now() + this.#offset;
   }
 }
+
+/** The id in a page's address, `/track/o-1`; empty where it can't be read. */
+export function pathId() {
+  try {
+    return decodeURIComponent(location.pathname.split("/")[2] ?? "");
+  } catch {
+    return "";
+  }
+}

@@ -1,13 +1,13 @@
 // A restaurant's board: its orders by where their drivers are.
 
-import { ServerClock, clockText, distanceText, durationText, etaText, placeName, plural } from "./format.js";
+import { ServerClock, clockText, distanceText, durationText, etaText, placeName, pathId, plural } from "./format.js";
 import { STALE_MS } from "./motion.js";
 import { refusalPage } from "./plain.js";
 import { LiveStream, tokenFromFragment } from "./sse.js";
 
 const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
-const placeId = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const placeId = pathId();
 
 /** The columns, most urgent first. */
 const GROUPS = [

@@ -71,6 +71,9 @@ function nextBreak(text, start) {
 
 const WATCHDOG_MS = 40_000;
 const LONGEST_PAUSE_MS = 30_000;
+/** A link may be opened before the gateway has heard of its order: so often 404 is not final yet. */
+const FIRST_MISSES = 3;
+const MISS_PAUSE_MS = 1500;
 
 /** The pause before the nth attempt in a row (n from 0): doubled each time, half of it random. */
 export function pauseMs(baseMs, attempt, random = Math.random) {
@@ -90,6 +93,7 @@ export class LiveStream {
   #abort = null;
   #timer = 0;
   #attempt = 0;
+  #misses = 0;
   #closed = false;
   #lastId = "";
   #retryMs = 1000;
@@ -137,18 +141,22 @@ export class LiveStream {
     }, 1000);
     onState("connecting");
     let wishMs = null;
+    let missed = false;
     try {
       const headers = { Accept: "text/event-stream", Authorization: `Bearer ${token}` };
       if (this.#lastId !== "") headers["Last-Event-ID"] = this.#lastId;
       const response = await fetch(url, {
         headers, signal: abort.signal, cache: "no-store", credentials: "omit", redirect: "error",
       });
-      if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429) {
+      missed = response.status === 404 && this.#misses < FIRST_MISSES;
+      if (missed) {
+        this.#misses += 1;
+      } else if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429) {
         abort.abort();
         this.#finish("refused", response.status);
         return;
-      }
-      if (response.status === 200 && response.body) {
+      } else if (response.status === 200 && response.body) {
+        this.#misses = FIRST_MISSES;
         await this.#read(response.body, () => { heard = [performance.now(), Date.now()]; });
       } else {
         const after = Number(response.headers.get("Retry-After"));
@@ -161,6 +169,10 @@ export class LiveStream {
       abort.abort();
     }
     if (this.#closed) return;
+    if (missed) {
+      this.#timer = setTimeout(() => this.#connect(), MISS_PAUSE_MS);
+      return;
+    }
     const pause = Math.max(pauseMs(this.#retryMs, this.#attempt), wishMs ?? 0);
     this.#attempt += 1;
     this.#timer = setTimeout(() => this.#connect(), pause);

@@ -1,7 +1,7 @@
 // The customer's page: one order, live. Wires the stream to the words, the marker and the map.
 
 import { prefersLessMotion } from "./basemap.js";
-import { agoText, clockText, eventType } from "./format.js";
+import { agoText, clockText, eventType, pathId } from "./format.js";
 import { Mover } from "./motion.js";
 import { refusalPage } from "./plain.js";
 import { LiveStream, tokenFromFragment } from "./sse.js";
@@ -10,7 +10,7 @@ import { TrackMap } from "./track_map.js";
 
 const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
-const orderId = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const orderId = pathId();
 
 let view = null;
 let mover = new Mover();
