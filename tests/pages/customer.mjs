@@ -68,6 +68,18 @@ export async function a_quiet_phone_is_said_to_be_quiet() {
   await it.close();
 }
 
+/** An element's style once the map has come to rest under it. */
+async function settled(page, selector) {
+  let style = await page.getAttribute(selector, "style");
+  for (let tries = 0; tries < 20; tries += 1) {
+    await sleep(800);
+    const now = await page.getAttribute(selector, "style");
+    if (now === style) return style;
+    style = now;
+  }
+  throw new Error(`${selector} never comes to rest: ${style}`);
+}
+
 export async function another_driver_takes_over() {
   await update(21, [-1500, 0], { heading: 90, speed: 8 });
   await update(22, [-700, 300], { heading: 180, speed: 8 });
@@ -76,9 +88,8 @@ export async function another_driver_takes_over() {
   await it.state("moving");
   await order("o-3", 22, "assigned");
   await it.page.waitForFunction(() => document.querySelectorAll("#timeline li").length >= 2 && document.documentElement.dataset.state === "moving");
-  await sleep(800);
   const fixAt = await it.root("fix-at");
-  const shown = await it.page.getAttribute(".agent", "style");
+  const shown = await settled(it.page, ".agent");
   for (const east of [-1450, -1400]) {
     await update(21, [east, 0], { heading: 90, speed: 8 });
     await sleep(1000);
