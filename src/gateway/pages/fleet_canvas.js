@@ -11,6 +11,8 @@ const CELL = 26;
 const SIZES = { zooms: [11, 15.5], parts: [0.46, 1.15] };
 /** Names of fences are drawn from this zoom on. */
 const LABEL_ZOOM = 12;
+/** A fence smaller than this on the screen, px, is not named: its name would hide its neighbours. */
+const LABELLED_PX = 36;
 const RIPPLE_MS = 2400;
 
 const COLORS = {
@@ -67,9 +69,12 @@ export class FleetCanvas {
       const ring = geometry.type === "MultiPolygon" ? geometry.coordinates[0][0] : geometry.coordinates[0];
       const longitudes = ring.map((p) => p[0]);
       const latitudes = ring.map((p) => p[1]);
-      const [x, y] = project((Math.min(...longitudes) + Math.max(...longitudes)) / 2, Math.max(...latitudes));
-      return { x, y, text: properties.name };
+      const [west, y] = project(Math.min(...longitudes), Math.max(...latitudes));
+      const [east] = project(Math.max(...longitudes), Math.max(...latitudes));
+      return { x: (west + east) / 2, y, size: east - west, text: properties.name, width: 0 };
     });
+    // Where names would overlap, the larger fence has its own.
+    this.#labels.sort((a, b) => b.size - a.size);
     this.#dirty = true;
   }
 
@@ -195,10 +200,17 @@ export class FleetCanvas {
     context.lineWidth = 4;
     context.strokeStyle = colors.halo;
     context.fillStyle = colors.text;
-    for (const { x, y, text } of this.#labels) {
-      const left = x * view.scale - view.left;
-      const top = y * view.scale - view.top - 9;
+    const taken = [];
+    for (const label of this.#labels) {
+      if (label.size * view.scale < LABELLED_PX) break;
+      const { text } = label;
+      const left = label.x * view.scale - view.left;
+      const top = label.y * view.scale - view.top - 9;
       if (left < -80 || top < -20 || left > view.width + 80 || top > view.height + 20) continue;
+      if (label.width === 0) label.width = context.measureText(text).width;
+      const half = label.width / 2;
+      if (taken.some((box) => Math.abs(box.left - left) < box.half + half + 6 && Math.abs(box.top - top) < 16)) continue;
+      taken.push({ left, top, half });
       context.strokeText(text, left, top);
       context.fillText(text, left, top);
     }
