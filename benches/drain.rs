@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -31,36 +32,17 @@ const DRIVERS: u32 = 100_000;
 const ORDERS: u32 = 20_000;
 const FENCES: u32 = 1_000;
 
+/// `--bench` is Cargo's, and says nothing.
+#[derive(Parser)]
 struct Arguments {
+    #[arg(long, default_value_t = 2_000_000)]
     updates: u64,
+    #[arg(long, default_value_t = 2)]
     workers: u32,
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self {
-            updates: 2_000_000,
-            workers: 2,
-            rounds: 3,
-        };
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            let mut number = || {
-                let text = words.next().unwrap_or_default();
-                text.parse::<u64>()
-                    .unwrap_or_else(|_| panic!("{word} wants a number, not {text:?}"))
-            };
-            match word.as_str() {
-                "--updates" => parsed.updates = number(),
-                "--workers" => parsed.workers = number() as u32,
-                "--rounds" => parsed.rounds = number() as usize,
-                "--bench" => {}
-                other => panic!("unknown argument {other}"),
-            }
-        }
-        parsed
-    }
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// What one process took to drain the topic.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use riderflow::config::Secret;
 use riderflow::gateway::access::{Access, AccessRules, Algorithm, KEY_VARIABLE, Subject};
@@ -43,42 +44,21 @@ const FOLLOWED: u64 = 200;
 /// Phones that connect at the same time.
 const CONNECTING: usize = 256;
 
+/// `--bench` is Cargo's, and says nothing.
+#[derive(Parser)]
 struct Arguments {
+    #[arg(long, default_value_t = 1_000_000)]
     updates: u64,
+    #[arg(long, default_value_t = 1_000)]
     phones: u64,
+    #[arg(long, default_value_t = 19_000)]
     idle: u64,
+    #[arg(long, default_value_t = 5_000)]
     rate: u64,
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self {
-            updates: 1_000_000,
-            phones: 1_000,
-            idle: 19_000,
-            rate: 5_000,
-            seconds: 30,
-        };
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            let mut number = || {
-                let text = words.next().unwrap_or_default();
-                text.parse::<u64>()
-                    .unwrap_or_else(|_| panic!("{word} wants a number, not {text:?}"))
-            };
-            match word.as_str() {
-                "--updates" => parsed.updates = number(),
-                "--phones" => parsed.phones = number(),
-                "--idle" => parsed.idle = number(),
-                "--rate" => parsed.rate = number(),
-                "--seconds" => parsed.seconds = number(),
-                "--bench" => {}
-                other => panic!("unknown argument {other}"),
-            }
-        }
-        parsed
-    }
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn main() {

@@ -30,48 +30,28 @@ mod trial;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use common::{Lab, Running, lab};
 use trial::{Trial, time_to_first_commit};
 
 /// A start that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// `--bench` is Cargo's, and says nothing.
+#[derive(Parser)]
 struct Arguments {
+    #[arg(long, default_value_t = 30)]
     kills: u32,
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     workers: Vec<usize>,
+    #[arg(long, default_value_t = 2_000)]
     rate: u64,
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[arg(long)]
     services: bool,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self {
-            kills: 30,
-            workers: vec![1, 2, 4],
-            rate: 2_000,
-            seed: 1,
-            services: false,
-        };
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            let mut numbers = || -> Vec<u64> {
-                let text = words.next().unwrap_or_default();
-                let numbers: Result<_, _> = text.split(',').map(str::parse).collect();
-                numbers.unwrap_or_else(|_| panic!("{word} wants a number, not {text:?}"))
-            };
-            match word.as_str() {
-                "--kills" => parsed.kills = numbers()[0] as u32,
-                "--workers" => parsed.workers = numbers().iter().map(|&n| n as usize).collect(),
-                "--rate" => parsed.rate = numbers()[0],
-                "--seed" => parsed.seed = numbers()[0],
-                "--services" => parsed.services = true,
-                "--bench" => {}
-                other => panic!("unknown argument {other}"),
-            }
-        }
-        parsed
-    }
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn main() -> ExitCode {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use common::{Lab, Running, lab};
 use measured::{Latencies, resident_mib};
 
@@ -33,45 +34,21 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Between a recovery and the next kill: a snapshot or two.
 const BETWEEN: Duration = Duration::from_secs(15);
 
+/// `--bench` is Cargo's, and says nothing.
+#[derive(Parser)]
 struct Arguments {
+    #[arg(long, default_values_t = [100_000, 1_000_000])]
     drivers: Vec<u64>,
+    #[arg(long, default_value_t = 20_000)]
     rate: u64,
+    #[arg(long, default_value_t = 2)]
     workers: usize,
+    #[arg(long = "steady", default_value_t = 360)]
     steady_s: u64,
+    #[arg(long, default_value_t = 5)]
     kills: usize,
-}
-
-impl Arguments {
-    fn parse() -> Self {
-        let mut parsed = Self {
-            drivers: Vec::new(),
-            rate: 20_000,
-            workers: 2,
-            steady_s: 360,
-            kills: 5,
-        };
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            let mut number = || -> u64 {
-                let text = words.next().unwrap_or_default();
-                text.parse()
-                    .unwrap_or_else(|_| panic!("{word} wants a number, not {text:?}"))
-            };
-            match word.as_str() {
-                "--drivers" => parsed.drivers.push(number()),
-                "--rate" => parsed.rate = number(),
-                "--workers" => parsed.workers = number() as usize,
-                "--steady" => parsed.steady_s = number(),
-                "--kills" => parsed.kills = number() as usize,
-                "--bench" => {}
-                other => panic!("unknown argument {other}"),
-            }
-        }
-        if parsed.drivers.is_empty() {
-            parsed.drivers = vec![100_000, 1_000_000];
-        }
-        parsed
-    }
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn main() {

@@ -5,43 +5,23 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use riderflow::config::{Pipeline, Secret};
 use riderflow::gateway::{Subject, access_of};
-use riderflow::services::{Options, Services};
 use rustix::process::{Pid, Signal, kill_process};
+
+#[path = "common/kafka.rs"]
+mod kafka_alone;
+
+use kafka_alone::Kafka;
 
 const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The Kafka that the tests of this file share, and the right to use it alone.
-struct Kafka {
-    brokers: String,
-    _alone: MutexGuard<'static, Option<Services>>,
-}
-
 fn kafka() -> Kafka {
-    // Never dropped: Kafka ends with this process.
-    static SERVICES: Mutex<Option<Services>> = Mutex::new(None);
-    let mut alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let services = alone.get_or_insert_with(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gateway_commands");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).unwrap();
-        }
-        Services::start(&Options {
-            clickhouse: false,
-            ..Options::for_tests(folder, RIDERFLOW)
-        })
-        .unwrap()
-    });
-    Kafka {
-        brokers: services.kafka().to_owned(),
-        _alone: alone,
-    }
+    kafka_alone::kafka("gateway_commands", |_| {})
 }
 
 /// A folder with a pipeline file.

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -13,40 +11,19 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
-use riderflow::services::{Options, Services};
 use serde_json::Value;
+
+#[path = "common/kafka.rs"]
+mod kafka_alone;
+
+use kafka_alone::Kafka;
 
 const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPICS: [(&str, i32); 3] = [("rider-updates", 2), ("orders", 2), ("geofences", 1)];
 
-/// The Kafka that the tests of this file share, and the right to use it alone.
-struct Kafka {
-    brokers: String,
-    _alone: MutexGuard<'static, Option<Services>>,
-}
-
 fn kafka() -> Kafka {
-    // Never dropped: Kafka ends with this process.
-    static SERVICES: Mutex<Option<Services>> = Mutex::new(None);
-    let mut alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let services = alone.get_or_insert_with(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).unwrap();
-        }
-        let services = Services::start(&Options {
-            clickhouse: false,
-            ..Options::for_tests(folder, RIDERFLOW)
-        })
-        .unwrap();
-        create_topics(services.kafka());
-        services
-    });
-    Kafka {
-        brokers: services.kafka().to_owned(),
-        _alone: alone,
-    }
+    kafka_alone::kafka("tools", create_topics)
 }
 
 fn create_topics(brokers: &str) {

@@ -29,7 +29,6 @@ const EXACT: u64 = 1 << 53;
 /// Reads a plain update; `None` for anything else, which need not be wrong.
 #[inline]
 pub(super) fn scan_update(value: &[u8], received_at_ms: TimeMs, limits: &Limits) -> Option<Report> {
-    let mut scanner = Scanner { value, at: 0 };
     let mut driver = None;
     let mut longitude = None;
     let mut latitude = None;
@@ -39,14 +38,7 @@ pub(super) fn scan_update(value: &[u8], received_at_ms: TimeMs, limits: &Limits)
     let mut heading = None;
     let mut state = None;
 
-    scanner.space();
-    scanner.take(b'{')?;
-    loop {
-        scanner.space();
-        let key = scanner.text()?;
-        scanner.space();
-        scanner.take(b':')?;
-        scanner.space();
+    object(value, |scanner, key| {
         match key {
             b"driverId" | b"driver_id" => once(&mut driver, scanner.integer()?)?,
             b"longitude" => once(&mut longitude, scanner.decimal()?)?,
@@ -58,17 +50,8 @@ pub(super) fn scan_update(value: &[u8], received_at_ms: TimeMs, limits: &Limits)
             b"heading" => once(&mut heading, scanner.decimal()?)?,
             _ => scanner.scalar()?,
         }
-        scanner.space();
-        match scanner.next()? {
-            b',' => {}
-            b'}' => break,
-            _ => return None,
-        }
-    }
-    scanner.space();
-    if scanner.at != value.len() {
-        return None;
-    }
+        Some(())
+    })?;
 
     let longitude = longitude.filter(|degrees| degrees.abs() <= 180.0)?;
     let latitude = latitude.filter(|degrees| degrees.abs() <= 90.0)?;
@@ -102,10 +85,35 @@ pub(super) fn scan_update(value: &[u8], received_at_ms: TimeMs, limits: &Limits)
 /// Reads the envelope of a plain update; `None` for anything else, which need not be wrong.
 #[inline]
 pub(super) fn scan_envelope(value: &[u8]) -> Option<Envelope> {
-    let mut scanner = Scanner { value, at: 0 };
     let mut seq = None;
     let mut driver = None;
     let mut other_driver = None;
+    object(value, |scanner, key| {
+        match key {
+            b"seq" => once(&mut seq, scanner.integer()?)?,
+            b"driverId" => once(&mut driver, scanner.integer()?)?,
+            b"driver_id" => once(&mut other_driver, scanner.integer()?)?,
+            _ => scanner.scalar()?,
+        }
+        Some(())
+    })?;
+    if seq.is_some_and(|seq| !(1..=LAST_SEQ).contains(&seq)) {
+        return None;
+    }
+    let driver = match driver.or(other_driver) {
+        Some(_) => NamedDriver::Given,
+        None => NamedDriver::Absent,
+    };
+    Some(Envelope { seq, driver })
+}
+
+/// Goes through the one object that `value` is: `field` reads the value behind each key.
+#[inline(always)]
+fn object<'a>(
+    value: &'a [u8],
+    mut field: impl FnMut(&mut Scanner<'a>, &'a [u8]) -> Option<()>,
+) -> Option<()> {
+    let mut scanner = Scanner { value, at: 0 };
     scanner.space();
     scanner.take(b'{')?;
     loop {
@@ -114,12 +122,7 @@ pub(super) fn scan_envelope(value: &[u8]) -> Option<Envelope> {
         scanner.space();
         scanner.take(b':')?;
         scanner.space();
-        match key {
-            b"seq" => once(&mut seq, scanner.integer()?)?,
-            b"driverId" => once(&mut driver, scanner.integer()?)?,
-            b"driver_id" => once(&mut other_driver, scanner.integer()?)?,
-            _ => scanner.scalar()?,
-        }
+        field(&mut scanner, key)?;
         scanner.space();
         match scanner.next()? {
             b',' => {}
@@ -128,14 +131,7 @@ pub(super) fn scan_envelope(value: &[u8]) -> Option<Envelope> {
         }
     }
     scanner.space();
-    if scanner.at != value.len() || seq.is_some_and(|seq| !(1..=LAST_SEQ).contains(&seq)) {
-        return None;
-    }
-    let driver = match driver.or(other_driver) {
-        Some(_) => NamedDriver::Given,
-        None => NamedDriver::Absent,
-    };
-    Some(Envelope { seq, driver })
+    (scanner.at == value.len()).then_some(())
 }
 
 /// Fills a field, unless it is given twice.
