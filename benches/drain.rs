@@ -19,6 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use riderflow::clickhouse::{Server, ask};
 use riderflow::config::Routes;
 use riderflow::kafka::producer::{Producer, Settings as ProducerSettings};
 use riderflow::services::{Options, Services};
@@ -31,6 +32,9 @@ const TOPIC: &str = "rider-updates";
 const DRIVERS: u32 = 100_000;
 const ORDERS: u32 = 20_000;
 const FENCES: u32 = 1_000;
+
+/// The fewest rows of an insert into `driver_locations`, on average.
+const FEWEST_ROWS: f64 = 50_000.0;
 
 /// `--bench` is Cargo's, and says nothing.
 #[derive(Parser)]
@@ -245,6 +249,7 @@ impl Bench<'_> {
         let name = format!("drain-{round}-{clickhouse}-{windows}");
         let pipeline = self.pipeline(&name, clickhouse, windows);
         let rows_before = if clickhouse { self.rows() } else { 0 };
+        let last_insert = if clickhouse { self.last_insert() } else { 0.0 };
         let began = Instant::now();
         let mut command = self.command();
         command
@@ -285,6 +290,11 @@ impl Bench<'_> {
             std::thread::sleep(Duration::from_millis(50));
         }
         let wall_s = began.elapsed().as_secs_f64();
+        if clickhouse {
+            let rows = self.rows_per_insert(last_insert);
+            eprintln!("inserts into driver_locations: {rows:.0} rows on average");
+            assert!(rows >= FEWEST_ROWS, "{rows} rows an insert");
+        }
         if windows {
             // The last ones are told within 10 s.
             std::thread::sleep(Duration::from_secs(12));
@@ -296,15 +306,33 @@ impl Bench<'_> {
     }
 
     fn rows(&self) -> u64 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("tokio");
-        let client = clickhouse::Client::default().with_url(self.services.clickhouse_url());
-        let count = client
-            .query("SELECT count() FROM riderflow.driver_locations")
-            .fetch_one();
-        runtime.block_on(count).expect("a count")
+        self.ask("SELECT count() FROM riderflow.driver_locations") as u64
+    }
+
+    /// The number of the last insert so far.
+    fn last_insert(&self) -> f64 {
+        self.ask(
+            "SELECT max(max_block_number) FROM system.parts \
+             WHERE database = 'riderflow' AND table = 'driver_locations'",
+        )
+    }
+
+    /// Each insert is a part, which is known for some minutes after it was merged.
+    fn rows_per_insert(&self, after: f64) -> f64 {
+        self.ask(&format!(
+            "SELECT avg(rows) FROM system.parts WHERE database = 'riderflow' \
+             AND table = 'driver_locations' AND level = 0 AND min_block_number > {after}"
+        ))
+    }
+
+    fn ask(&self, question: &str) -> f64 {
+        let server = Server {
+            url: self.services.clickhouse_url().into(),
+            user: None,
+            password: None,
+        };
+        let answer = ask(&server, question, "TSV").expect("an answer");
+        answer.trim().parse().expect("a number")
     }
 }
 

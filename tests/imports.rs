@@ -38,7 +38,15 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "clickhouse",
-        &["wire", "epoch", "model", "config", "telemetry", "fail"],
+        &[
+            "wire",
+            "epoch",
+            "model",
+            "config",
+            "telemetry",
+            "fail",
+            "geo",
+        ],
     ),
     (
         "gateway",

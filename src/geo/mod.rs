@@ -18,6 +18,7 @@
 
 mod area;
 mod bounds;
+mod cells;
 mod distance;
 mod edges;
 mod index;
@@ -36,6 +37,7 @@ mod segment_tests;
 
 pub use area::{Area, validate};
 pub use bounds::LonLatBox;
+pub use cells::{CellFinder, h3_cell};
 pub use distance::{EARTH_RADIUS_M, distance_m, is_within_m};
 pub use index::FenceIndex;
 pub use ring::InvalidGeometry;
