@@ -31,6 +31,7 @@
 //! | `legs` | which legs of an order a driver has, and had |
 //! | `near` | coming near a leg's target |
 //! | `stay` | arriving at a leg's target, and departing |
+//! | `tiles` | where a driver need not be judged, since nothing can change there |
 //! | `silence` | a driver that is no longer heard |
 //! | `orders` | versions of an order, and what its drivers must know of them |
 //! | `timers` | when a driver must be looked at though nothing comes |
@@ -52,6 +53,7 @@ mod silence;
 mod state;
 mod stay;
 mod telling;
+mod tiles;
 mod timers;
 mod visits;
 
@@ -71,6 +73,8 @@ mod orders_tests;
 mod state_tests;
 #[cfg(test)]
 mod stay_tests;
+#[cfg(test)]
+mod tiles_tests;
 
 pub use detector::{Detector, Outputs};
 pub use flags::{Spot, Verdict, judge};
