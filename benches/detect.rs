@@ -229,7 +229,10 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     for n in 2..2 + ROUNDS {
         let updates = round(&mut dice, &mut going, n * 1000);
         let (cpu_before, started) = (cpu(), Instant::now());
-        for update in updates {
+        let mut updates = updates.into_iter();
+        loop {
+            detector.look_ahead(updates.as_slice());
+            let Some(update) = updates.next() else { break };
             detector.on_update(update, n * 1000, &mut out);
         }
         detector.end_epoch(n * 1000 + 1, &mut out);

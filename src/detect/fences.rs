@@ -104,6 +104,13 @@ impl Fences {
         })
     }
 
+    /// Reads a little of what a fix at a position needs of the index.
+    pub(super) fn touch(&self, position: Position) -> u32 {
+        let mut seen = 0;
+        self.index.visit(position, |slot, _| seen ^= slot);
+        seen
+    }
+
     /// Sets `found` to the slots of all fences that contain a position, ascending.
     pub(super) fn containing(&self, position: Position, found: &mut Vec<u32>) {
         found.clear();

@@ -37,8 +37,10 @@
 //! | `timers` | when a driver must be looked at though nothing comes |
 //! | `judging` | a record against a driver's visits and legs |
 //! | `state` | drivers and orders as a snapshot has them |
+//! | `ahead` | what updates that come soon will need |
 //! | `detector` | one worker's drivers; records, releases and deadlines in one order |
 
+mod ahead;
 mod detector;
 mod drivers;
 mod fences;
@@ -57,6 +59,8 @@ mod tiles;
 mod timers;
 mod visits;
 
+#[cfg(test)]
+mod ahead_tests;
 #[cfg(test)]
 mod detector_tests;
 #[cfg(test)]
