@@ -306,7 +306,12 @@ impl Judge {
         // A number comes with its update, by the same way into the same epoch.
         let numbers = in_order(received.numbers, |number| number.place);
         let mut numbers = numbers.into_iter().peekable();
-        for update in in_order(received.updates, |update| update.place) {
+        let mut updates = in_order(received.updates, |update| update.place).into_iter();
+        loop {
+            detector.look_ahead(updates.as_slice());
+            let Some(update) = updates.next() else {
+                break;
+            };
             while let Some(change) = changes.next_if(|change| change.place() < update.place) {
                 apply(change, outputs, detector);
             }

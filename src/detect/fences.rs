@@ -2,8 +2,9 @@
 
 use hashbrown::HashMap;
 
+use super::tiles::Tiles;
 use super::timers::{NEVER, millis};
-use crate::geo::{Area, FenceIndex, Segment};
+use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile};
 use crate::model::{Fence, FenceId, Position, TimeMs};
 
 /// All fences, and the index over them.
@@ -13,6 +14,8 @@ pub(super) struct Fences {
     records: Vec<Option<FenceRecord>>,
     free: Vec<u32>,
     index: FenceIndex,
+    /// Where no boundary is, as far as it was asked.
+    pub(super) tiles: Tiles,
 }
 
 /// One fence in force.
@@ -61,8 +64,14 @@ impl Fences {
                 (self.records.len() - 1) as u32
             })
         });
-        self.index.insert(slot, area.boxes());
-        let visitors = self.get(slot).map_or(0, |record| record.visitors);
+        let boxes = area.boxes();
+        self.tiles.forget(&LonLatBox::hull(&boxes));
+        self.index.insert(slot, boxes);
+        let before = self.records[slot as usize].as_ref();
+        let visitors = before.map_or(0, |record| record.visitors);
+        if let Some(record) = before {
+            self.tiles.forget(&LonLatBox::hull(&record.area.boxes()));
+        }
         self.slots.insert(id.clone(), slot);
         self.records[slot as usize] = Some(FenceRecord {
             id,
@@ -77,10 +86,29 @@ impl Fences {
     /// Takes a fence out of force; its slot may stand for another one from now on.
     pub(super) fn remove(&mut self, slot: u32) {
         if let Some(record) = self.records.get_mut(slot as usize).and_then(Option::take) {
+            self.tiles.forget(&LonLatBox::hull(&record.area.boxes()));
             self.slots.remove(&record.id);
             self.index.remove(slot);
             self.free.push(slot);
         }
+    }
+
+    /// Whether all of a tile is inside the same fences: no boundary is in it.
+    pub(super) fn is_even(&mut self, tile: Tile) -> bool {
+        let (index, records) = (&self.index, &self.records);
+        self.tiles.is_even(tile, || {
+            index.all_around(tile, |slot, part| {
+                let record = records.get(slot as usize).and_then(Option::as_ref);
+                record.is_none_or(|record| record.area.part_is_even_in(part, tile))
+            })
+        })
+    }
+
+    /// Reads a little of what a fix at a position needs of the index.
+    pub(super) fn touch(&self, position: Position) -> u32 {
+        let mut seen = 0;
+        self.index.visit(position, |slot, _| seen ^= slot);
+        seen
     }
 
     /// Sets `found` to the slots of all fences that contain a position, ascending.

@@ -7,12 +7,16 @@ use super::flags;
 use super::orders::OrderStep;
 use super::stay::Stay;
 use super::telling::{Telling, arrange};
+use super::tiles::{Fenced, Ground, Legs};
 use super::timers::{NEVER, seconds};
 use super::visits::{self, Stand, Visit};
-use crate::geo::{Area, FenceIndex, LonLatBox, Segment, distance_m};
+use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile, distance_m, is_clearly_beyond_m};
 use crate::model::{
     Cause, Event, EventKind, FenceId, Flag, Location, Place, Position, Subject, TimeMs, Update,
 };
+
+/// The most tiles that are asked about between two fixes.
+const MOST_TILES: u32 = 6;
 
 impl Detector {
     /// Judges an update at its place; what was told from `first` on is of the same record.
@@ -68,28 +72,69 @@ impl Detector {
         self.meet_event_time(number, fix.event_time_ms, telling, out);
         let before = self.drivers.records[number].last;
         self.drivers.note(number, fix);
-        let way = before.filter(|before| {
-            !jumped
-                && before.position != fix.position
-                && fix.event_time_ms.saturating_sub(before.event_time_ms)
-                    <= self.spans.crossing_gap_ms
-        });
-        let way = way.map(|before| Segment::between(before.position, fix.position));
-        let initial = before.is_none();
-        let dwell_ms =
-            self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
-        let arrive_ms = self.spans.arrive_ms;
+        let tile = Tile::at(fix.position);
+        let mut after_ms = NEVER;
+        if !self.goes_over_even(number, tile) {
+            let way = before.filter(|before| {
+                !jumped
+                    && before.position != fix.position
+                    && fix.event_time_ms.saturating_sub(before.event_time_ms)
+                        <= self.spans.crossing_gap_ms
+            });
+            let way = way.map(|before| Segment::between(before.position, fix.position));
+            let initial = before.is_none();
+            after_ms =
+                self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
+            self.find_even(number, tile);
+        }
         let driver = &mut self.drivers.records[number];
-        let mut after_ms = dwell_ms;
-        for at in 0..driver.orders.len() {
-            let stays = judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
-            if stays {
-                after_ms = after_ms.min(arrive_ms);
+        if driver.ground.legs != Legs::Far {
+            let arrive_ms = self.spans.arrive_ms;
+            for at in 0..driver.orders.len() {
+                let stays =
+                    judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
+                if stays {
+                    after_ms = after_ms.min(arrive_ms);
+                }
             }
+            driver.find_far(&self.rules);
         }
         if after_ms != NEVER {
             self.expect(number, &telling.begun(), after_ms);
         }
+    }
+
+    /// Whether a driver that is in a tile now came there over even ones only, and there is
+    /// nothing in it of fences to be judged. Notes the tile.
+    fn goes_over_even(&mut self, number: usize, tile: Tile) -> bool {
+        let ground = &mut self.drivers.records[number].ground;
+        let before = *ground;
+        if before.tile == tile {
+            return before.fences == Fenced::Even;
+        }
+        *ground = Ground::unknown(tile);
+        let is_even = before.fences == Fenced::Even
+            && (before.tile.rectangle(tile, MOST_TILES))
+                .is_some_and(|mut tiles| tiles.all(|tile| self.fences.is_even(tile)));
+        if is_even {
+            ground.fences = Fenced::Even;
+        }
+        is_even
+    }
+
+    /// Finds out whether a driver whose visits were judged just now, by a fix in a tile, need
+    /// be judged by its fences again in it.
+    fn find_even(&mut self, number: usize, tile: Tile) {
+        let driver = &mut self.drivers.records[number];
+        if driver.ground.fences == Fenced::Uneven {
+            return;
+        }
+        let is_settled = driver.visits.len() == self.inside.len();
+        driver.ground.fences = match self.fences.is_even(tile) {
+            false => Fenced::Uneven,
+            true if is_settled => Fenced::Even,
+            true => Fenced::Unknown,
+        };
     }
 
     /// Judges a driver's new fix by all fences that it is inside of or was visiting, or that
@@ -208,14 +253,18 @@ impl Detector {
         let extent = in_force.then(|| Extent::of(&fence.area));
         let had_visitors = fence.visitors > 0;
         for (number, &position) in self.drivers.positions.iter().enumerate() {
-            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
-            if !around && !had_visitors {
+            let near = (extent.as_ref()).is_some_and(|extent| extent.tiles.holds(position));
+            if !near && !had_visitors {
                 continue;
             }
+            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
             let driver = &mut self.drivers.records[number];
             let known = driver
                 .visits
                 .binary_search_by_key(&slot, |visit| visit.slot);
+            if near || known.is_ok() {
+                driver.ground.fences = Fenced::Unknown;
+            }
             let stand = match known {
                 Ok(_) => Stand::Visiting,
                 Err(_) => Stand::Outside,
@@ -290,6 +339,7 @@ impl Detector {
         };
         let driver = &mut self.drivers.records[number];
         driver.changed = true;
+        driver.ground.legs = Legs::Unknown;
         let at = driver.follow(step);
         let any_open = driver.has_open_order();
         driver.silence.follow(any_open, telling.begun());
@@ -307,6 +357,8 @@ impl Detector {
 /// an index of its parts for the rest.
 struct Extent {
     hull: LonLatBox,
+    /// Around all positions whose tiles the hull has part in.
+    tiles: LonLatBox,
     parts: FenceIndex,
 }
 
@@ -316,7 +368,8 @@ impl Extent {
         let hull = LonLatBox::hull(&boxes);
         let mut parts = FenceIndex::new();
         parts.insert(0, boxes);
-        Self { hull, parts }
+        let tiles = Tile::around(&hull);
+        Self { hull, tiles, parts }
     }
 
     fn contains(&self, area: &Area, position: Position) -> bool {
@@ -372,6 +425,9 @@ fn judge_legs(
             _ => None,
         };
         if !open && arrived.is_none() {
+            continue;
+        }
+        if is_clearly_beyond_m(position, leg.stop.position, leg.reach_m(open, rules)) {
             continue;
         }
         let distance = distance_m(position, leg.stop.position);

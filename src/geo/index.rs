@@ -18,10 +18,14 @@ use hashbrown::HashMap;
 
 use super::bounds::LonLatBox;
 use super::segment::Segment;
+use super::tile::Tile;
 use crate::model::Position;
 
 /// The finest level: cells of 2.4 m at the equator.
-const FINEST: u32 = 24;
+pub(super) const FINEST: u32 = 24;
+
+/// The level whose cells are [`Tile`]s; one that is used.
+pub(super) const TILE_LEVEL: u32 = 18;
 
 /// One level in so many is used: fewer probes of memory that is far away, for more tests of
 /// boxes that lie side by side.
@@ -157,6 +161,28 @@ impl FenceIndex {
                 }
             }
         }
+    }
+
+    /// Whether `all(slot, part)` of every part whose box meets a tile, and of few others. No
+    /// if there are parts much smaller than the tile where it is, for they fill it with edges.
+    pub fn all_around(&self, tile: Tile, mut all: impl FnMut(u32, u32) -> bool) -> bool {
+        let (column, row) = (u64::from(tile.column), u64::from(tile.row));
+        if self.finer.contains_key(&key(TILE_LEVEL, column, row)) {
+            return false;
+        }
+        let bounds = tile.bounds();
+        let mut levels = self.levels & ((2 << TILE_LEVEL) - 1);
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let up = TILE_LEVEL - level;
+            let entries = self.cells.get(&key(level, column >> up, row >> up));
+            let around = entries.into_iter().flatten();
+            if !(around.filter(|e| e.bounds().overlaps(&bounds))).all(|e| all(e.slot, e.part)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for
@@ -326,7 +352,7 @@ fn coarser(cell: u64) -> impl Iterator<Item = u64> {
 }
 
 /// A cell, a hair larger than it is.
-fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
+pub(super) fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
     let side = side(level);
     let (west, south) = (column as f64 * side - 180.0, row as f64 * side - 90.0);
     LonLatBox {
@@ -368,12 +394,12 @@ fn side(level: u32) -> f64 {
 }
 
 /// The finest column at a longitude.
-fn column(lon: f64) -> u64 {
+pub(super) fn column(lon: f64) -> u64 {
     cell((lon + 180.0) / 360.0)
 }
 
 /// The finest row at a latitude.
-fn row(lat: f64) -> u64 {
+pub(super) fn row(lat: f64) -> u64 {
     cell((lat + 90.0) / 360.0)
 }
 
