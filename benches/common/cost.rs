@@ -14,6 +14,8 @@ pub struct Cost {
     /// What is resident now.
     pub resident_mib: f64,
     pub updates: u64,
+    /// Events told, if it is a job.
+    pub events: f64,
 }
 
 impl Cost {
@@ -47,6 +49,7 @@ pub fn cost_of(pid: u32, wall: Duration, updates: u64) -> Cost {
         peak_mib: peak_kib.expect("a peak") / 1024.0,
         resident_mib: resident_mib(pid),
         updates,
+        events: 0.0,
     }
 }
 

@@ -11,9 +11,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::config::Routes;
-use riderflow::kafka::producer::{Producer, Settings};
+use riderflow::kafka::producer::{Producer, Record, Settings};
+use riderflow::model::Fence;
 use riderflow::services::{Options, Services};
 use riderflow::simulate::{Batch, Pace, Plan, Road, Simulation, Straight, What};
+use riderflow::wire::encode_fence;
 
 use super::{Cost, Running, cost_of};
 
@@ -78,7 +80,11 @@ impl Lab {
         let text = format!("name = \"{name}\"\nsnapshots.url = {state:?}\n{toml}\n");
         std::fs::write(&path, text).expect("the pipeline file is written");
         let mut command = self.command();
-        command.arg("init").arg(&path).stdout(Stdio::null());
+        command
+            .arg("init")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         assert!(command.status().expect("init runs").success());
         path
     }
@@ -156,6 +162,11 @@ impl Lab {
 
     /// A new job that reads from the beginning until all is committed and stored.
     pub fn drain(&self, drain: &Drain<'_>) -> Cost {
+        self.drain_watched(drain, |_| {})
+    }
+
+    /// The same, with a look at the job 20 times a second.
+    pub fn drain_watched(&self, drain: &Drain<'_>, mut look: impl FnMut(&Running)) -> Cost {
         let toml = format!(
             "clickhouse.enabled = {}\nwindows.enabled = {}\n{}",
             drain.clickhouse, drain.windows, drain.toml
@@ -181,6 +192,7 @@ impl Lab {
             }
             assert!(moved.elapsed() < PATIENCE, "the job is stuck: {left} left");
             assert!(job.is_running(), "the job has ended");
+            look(&job);
             std::thread::sleep(Duration::from_millis(50));
         }
         let wall = began.elapsed();
@@ -188,7 +200,12 @@ impl Lab {
             // The last ones are told within 10 s.
             std::thread::sleep(Duration::from_secs(12));
         }
-        cost_of(job.id(), wall, updates)
+        let cost = cost_of(job.id(), wall, updates);
+        let events = job.metric("riderflow_events_total");
+        Cost {
+            events: events.expect("metrics are served"),
+            ..cost
+        }
     }
 
     /// A consumer that reads all updates and does nothing, as a process of its own.
@@ -248,6 +265,30 @@ pub struct Preloaded {
 }
 
 impl Preloaded {
+    /// Writes further fences, to be there before the first update.
+    pub fn write_fences(&self, fences: &[Fence]) {
+        for fence in fences {
+            let value = encode_fence(fence);
+            let record = Record {
+                topic: INPUTS[0],
+                partition: None,
+                timestamp_ms: Some(self.simulation.plan().start_ms),
+                key: Some(fence.id.0.as_bytes()),
+                value: Some(&value),
+                tag: What::Fence.tag(),
+            };
+            while !self.producer.try_send(record).expect("Kafka takes it") {
+                self.producer.poll(Duration::from_millis(1));
+            }
+        }
+        self.producer.flush(ANSWER).expect("Kafka takes all");
+    }
+
+    /// Those that stand from the beginning.
+    pub fn fences(&self) -> &[Fence] {
+        self.simulation.initial_fences()
+    }
+
     /// Writes at least so many updates more; the last step is written whole.
     pub fn write(&mut self, updates: u64) {
         let road = Straight::new(&self.producer, &Routes::default(), Pace::Max).expect("topics");
