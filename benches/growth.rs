@@ -243,17 +243,20 @@ fn early_and_late(stand: &Stand, updates: u64, arguments: &Arguments) -> f64 {
             cost.per_second(),
             cost.peak_mib,
         );
-        for from in (1..19).step_by(2) {
-            println!(
-                "  {:>10.0} to {:>10.0}: {:.3} CPU s per million",
-                part(from),
-                part(from + 2),
-                per_million(part(from), part(from + 2)),
-            );
+        let parts: Vec<f64> = (1..19)
+            .step_by(2)
+            .map(|from| per_million(part(from), part(from + 2)))
+            .collect();
+        for (at, cpu_s) in parts.iter().enumerate() {
+            let from = part(2 * at as u64 + 1);
+            println!("  from {from:>10.0} on: {cpu_s:.3} CPU s per million");
         }
-        ratios.push(per_million(part(17), part(19)) / per_million(part(1), part(3)));
+        let third = parts.len() / 3;
+        let early = median(parts[..third].to_vec());
+        let late = median(parts[parts.len() - third..].to_vec());
+        ratios.push(late / early);
     }
-    println!("  the last to the first of these: {ratios:.3?}");
+    println!("  median of the last three of these to that of the first three: {ratios:.3?}");
     median(ratios)
 }
 

@@ -55,5 +55,6 @@ pub fn cost_of(pid: u32, wall: Duration, updates: u64) -> Cost {
 
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let last = values.len() - 1;
+    (values[last / 2] + values[last.div_ceil(2)]) / 2.0
 }
