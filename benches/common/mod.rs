@@ -1,0 +1,25 @@
+//! What the benches over a whole job share: a Kafka and a ClickHouse of their own, a city written
+//! to Kafka beforehand, the job as a process, and what a process costs.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each bench uses its own part"
+)]
+
+mod bars;
+mod cost;
+mod lab;
+#[path = "../../tests/common/measured.rs"]
+mod measured;
+mod running;
+
+// For what the tests have too, which looks for it by this name.
+use crate::common;
+
+pub use bars::Bars;
+pub use cost::{Cost, cost_of, median};
+pub use lab::{Drain, Lab, Preloaded, became_consumer, read_to_end};
+pub use measured::{Latencies, cpu_s, resident_mib};
+pub use running::Running;
