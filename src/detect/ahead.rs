@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use super::detector::Detector;
 use super::drivers::Drivers;
-use super::tiles::{Fenced, Legs};
+use super::tiles::Legs;
 use crate::geo::Tile;
 use crate::model::{DriverId, Update};
 
@@ -58,18 +58,20 @@ impl Detector {
             coming.filter_map(|((_, number), update)| Some(((*number)? as usize, update)))
         };
         let mut seen = 0;
-        for (number, _) in numbers() {
+        for (number, update) in numbers() {
             seen ^= drivers.touch(number);
+            seen ^= u64::from(self.fences.tiles.touch(Tile::at(update.position)));
         }
         black_box(seen);
         let mut seen = 0;
         for (number, update) in numbers() {
             let driver = &drivers.records[number];
             let ground = driver.ground;
-            let stays = ground.tile == Tile::at(update.position);
-            if !(stays && ground.fences == Fenced::Even) {
+            let tile = Tile::at(update.position);
+            let stays = ground.tile == tile;
+            if !(stays && ground.even) {
                 seen ^= driver.visits.first().map_or(0, |visit| visit.slot);
-                seen ^= self.fences.touch(update.position);
+                seen ^= self.fences.tiles.touch_parts(tile);
             }
             if !(stays && ground.legs == Legs::Far) {
                 let order = driver.orders.first();

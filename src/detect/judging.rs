@@ -7,16 +7,13 @@ use super::flags;
 use super::orders::OrderStep;
 use super::stay::Stay;
 use super::telling::{Telling, arrange};
-use super::tiles::{Fenced, Ground, Legs};
+use super::tiles::{Ground, Legs};
 use super::timers::{NEVER, seconds};
 use super::visits::{self, Stand, Visit};
 use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile, distance_m, is_clearly_beyond_m};
 use crate::model::{
     Cause, Event, EventKind, FenceId, Flag, Location, Place, Position, Subject, TimeMs, Update,
 };
-
-/// The most tiles that are asked about between two fixes.
-const MOST_TILES: u32 = 6;
 
 impl Detector {
     /// Judges an update at its place; what was told from `first` on is of the same record.
@@ -73,19 +70,28 @@ impl Detector {
         let before = self.drivers.records[number].last;
         self.drivers.note(number, fix);
         let tile = Tile::at(fix.position);
+        let ground = &mut self.drivers.records[number].ground;
+        if ground.tile != tile {
+            *ground = Ground {
+                tile,
+                ..Ground::default()
+            };
+        }
         let mut after_ms = NEVER;
-        if !self.goes_over_even(number, tile) {
+        if !ground.even {
             let way = before.filter(|before| {
                 !jumped
                     && before.position != fix.position
                     && fix.event_time_ms.saturating_sub(before.event_time_ms)
                         <= self.spans.crossing_gap_ms
             });
-            let way = way.map(|before| Segment::between(before.position, fix.position));
+            let way = way.map(|before| {
+                let from = before.position;
+                (from, Segment::between(from, fix.position))
+            });
             let initial = before.is_none();
             after_ms =
                 self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
-            self.find_even(number, tile);
         }
         let driver = &mut self.drivers.records[number];
         if driver.ground.legs != Legs::Far {
@@ -104,39 +110,6 @@ impl Detector {
         }
     }
 
-    /// Whether a driver that is in a tile now came there over even ones only, and there is
-    /// nothing in it of fences to be judged. Notes the tile.
-    fn goes_over_even(&mut self, number: usize, tile: Tile) -> bool {
-        let ground = &mut self.drivers.records[number].ground;
-        let before = *ground;
-        if before.tile == tile {
-            return before.fences == Fenced::Even;
-        }
-        *ground = Ground::unknown(tile);
-        let is_even = before.fences == Fenced::Even
-            && (before.tile.rectangle(tile, MOST_TILES))
-                .is_some_and(|mut tiles| tiles.all(|tile| self.fences.is_even(tile)));
-        if is_even {
-            ground.fences = Fenced::Even;
-        }
-        is_even
-    }
-
-    /// Finds out whether a driver whose visits were judged just now, by a fix in a tile, need
-    /// be judged by its fences again in it.
-    fn find_even(&mut self, number: usize, tile: Tile) {
-        let driver = &mut self.drivers.records[number];
-        if driver.ground.fences == Fenced::Uneven {
-            return;
-        }
-        let is_settled = driver.visits.len() == self.inside.len();
-        driver.ground.fences = match self.fences.is_even(tile) {
-            false => Fenced::Uneven,
-            true if is_settled => Fenced::Even,
-            true => Fenced::Unknown,
-        };
-    }
-
     /// Judges a driver's new fix by all fences that it is inside of or was visiting, or that
     /// lie on its way. Returns after how long the first of the visits that it begins dwells.
     fn judge_visits(
@@ -144,7 +117,7 @@ impl Detector {
         number: usize,
         position: Position,
         initial: bool,
-        way: Option<Segment>,
+        way: Option<(Position, Segment)>,
         telling: &Telling,
         out: &mut Vec<Event>,
     ) -> TimeMs {
@@ -155,17 +128,12 @@ impl Detector {
             passed,
             ..
         } = self;
-        match &way {
-            Some(way) => fences.along(way, position, inside, passed),
-            None => {
-                passed.clear();
-                fences.containing(position, inside);
-            }
-        }
+        let is_even = fences.look(position, way, inside, passed);
         let driver = &mut drivers.records[number];
         let visits = &mut driver.visits;
         let slots = visits.iter().map(|visit| visit.slot);
         let unchanged = inside.iter().copied().eq(slots);
+        driver.ground.even = is_even && unchanged;
         if unchanged && passed.is_empty() {
             return NEVER;
         }
@@ -173,7 +141,7 @@ impl Detector {
             let subject = Subject::Fence(fence.clone());
             telling.event(kind, driver.id, subject, Some(position))
         };
-        if let Some(way) = &way {
+        if let Some((_, way)) = &way {
             passed.retain(|&(slot, part)| {
                 inside.binary_search(&slot).is_err()
                     && visits
@@ -263,7 +231,7 @@ impl Detector {
                 .visits
                 .binary_search_by_key(&slot, |visit| visit.slot);
             if near || known.is_ok() {
-                driver.ground.fences = Fenced::Unknown;
+                driver.ground.even = false;
             }
             let stand = match known {
                 Ok(_) => Stand::Visiting,

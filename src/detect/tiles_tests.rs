@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 use super::oracle::Oracle;
 use super::oracle_tests::{Job, end_of, history, rules, told};
 use super::oracle_world::{Record, TICK_MS, Timed, Told, Xy};
-use super::tiles::{Fenced, Ground, Legs, Tiles};
+use super::tiles::{Ground, Legs, MOST_PARTS, Part, Tiles};
 use super::{Detector, Rules};
 use crate::geo::{LonLatBox, Tile};
 use crate::model::Position;
@@ -49,14 +49,17 @@ fn ticks(until_ms: i64) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn nothing_is_told_otherwise_than_without_tiles(walk in walks(), rules in rules()) {
         let until_ms = end_of(&walk);
         let ends = ticks(until_ms);
         let story = Job::new(1, &rules).run_with(&walk, &ends, until_ms, |_, _| {});
-        let forgetful = Job::new(1, &rules).run_with(&walk, &ends, until_ms, |job, _| {
-            job.detectors[0].forget_tiles();
+        let mut before = 0;
+        let forgetful = Job::new(1, &rules).run_with(&walk, &ends, until_ms, |job, taken| {
+            if taken > std::mem::replace(&mut before, taken) {
+                job.detectors[0].forget_tiles();
+            }
         });
         prop_assert_eq!(&story, &forgetful);
         let oracle = Oracle::tell(&walk, &rules, until_ms);
@@ -75,7 +78,7 @@ proptest! {
 #[test]
 fn walks_lead_over_tiles_of_every_kind() {
     let mut runner = TestRunner::deterministic();
-    let (mut fences, mut legs) = ([0; 3], [0; 3]);
+    let (mut even, mut legs) = ([0; 2], [0; 3]);
     let mut both = 0;
     for _ in 0..60 {
         let walk = walks().new_tree(&mut runner).unwrap().current();
@@ -83,55 +86,99 @@ fn walks_lead_over_tiles_of_every_kind() {
         let job = Job::new(1, &Rules::default());
         job.run_with(&walk, &ticks(until_ms), until_ms, |job, _| {
             for driver in &job.detectors[0].drivers.records {
-                let Ground {
-                    fences: fenced,
-                    legs: far,
-                    ..
-                } = driver.ground;
-                fences[fenced as usize] += 1;
-                legs[far as usize] += 1;
+                let ground = driver.ground;
+                even[usize::from(ground.even)] += 1;
+                legs[ground.legs as usize] += 1;
                 let has_some = !driver.visits.is_empty() && driver.has_open_order();
-                both += u32::from(has_some && fenced == Fenced::Even && far == Legs::Far);
+                both += u32::from(has_some && ground.even && ground.legs == Legs::Far);
             }
         });
     }
     assert!(
-        fences.iter().chain(&legs).all(|&n| n > 1000),
-        "{fences:?} {legs:?}"
+        even.iter().chain(&legs).all(|&n| n > 1000),
+        "{even:?} {legs:?}"
     );
     assert!(both > 1000, "{both}");
 }
 
-#[test]
-fn what_is_known_of_a_tile_is_asked_once_until_it_is_forgotten() {
-    let spot = |longitude, latitude| Position {
+const ALL: LonLatBox = LonLatBox {
+    west: -180.0,
+    east: 180.0,
+    south: -90.0,
+    north: 90.0,
+};
+
+fn tile(longitude: f64, latitude: f64) -> Tile {
+    Tile::at(Position {
         longitude,
         latitude,
-    };
-    let at = |longitude, latitude| Tile::at(spot(longitude, latitude));
-    let unasked = || panic!("asked");
-    let mut tiles = Tiles::default();
-    assert!(tiles.is_even(at(77.0, 12.0), || true));
-    assert!(!tiles.is_even(at(77.1, 12.1), || false));
-    assert!(tiles.is_even(at(77.0, 12.0), unasked));
-    assert!(!tiles.is_even(at(77.1, 12.1), unasked));
-    // Whole multiples of the width apart, so that one takes the other's room.
-    let apart = 360.0 / f64::from(1 << 10);
-    assert!(!tiles.is_even(at(77.0 + apart, 12.0), || false));
-    assert!(tiles.is_even(at(77.0, 12.0), || true));
+    })
+}
 
-    let around = |west, east, south, north| LonLatBox {
-        west,
-        east,
-        south,
-        north,
-    };
-    tiles.forget(&around(77.05, 77.2, 12.05, 12.2));
-    assert!(tiles.is_even(at(77.0, 12.0), unasked));
-    assert!(tiles.is_even(at(77.1, 12.1), || true));
-    tiles.forget(&around(-180.0, 180.0, 12.1, 12.1));
-    assert!(tiles.is_even(at(77.0, 12.0), unasked));
-    assert!(!tiles.is_even(at(77.1, 12.1), || false));
-    tiles.forget(&around(-180.0, 180.0, -90.0, 90.0));
-    assert!(!tiles.is_even(at(77.0, 12.0), || false));
+/// What is found in a tile that so many parts are in, if it is asked.
+fn look(tiles: &mut Tiles, tile: Tile, parts: usize) -> Option<(usize, bool)> {
+    let found = tiles.look(tile, |found| {
+        found.extend((0..parts as u32).map(|slot| Part::new(slot, 0, &ALL)));
+        parts <= MOST_PARTS
+    });
+    found.map(|(parts, is_even)| (parts.len(), is_even))
+}
+
+#[test]
+fn what_is_in_a_tile_is_asked_once_until_it_is_forgotten() {
+    const UNASKED: usize = usize::MAX;
+    let mut tiles = Tiles::default();
+    let (here, there) = (tile(77.0, 12.0), tile(77.1, 12.1));
+    assert_eq!(look(&mut tiles, here, 0), Some((0, true)));
+    assert_eq!(look(&mut tiles, there, 2), Some((2, false)));
+    assert_eq!(look(&mut tiles, here, UNASKED), Some((0, true)));
+    assert_eq!(look(&mut tiles, there, UNASKED), Some((2, false)));
+    // As many columns apart as are remembered, so that one takes the other's room.
+    let apart = 360.0 / f64::from(1 << 10);
+    assert_eq!(
+        look(&mut tiles, tile(77.0 + apart, 12.0), 1),
+        Some((1, false))
+    );
+    assert_eq!(look(&mut tiles, here, 3), Some((3, false)));
+
+    tiles.forget(&LonLatBox {
+        west: 77.05,
+        east: 77.2,
+        south: 12.05,
+        north: 12.2,
+    });
+    assert_eq!(look(&mut tiles, here, UNASKED), Some((3, false)));
+    assert_eq!(look(&mut tiles, there, 4), Some((4, false)));
+    tiles.forget(&LonLatBox {
+        south: 12.1,
+        north: 12.1,
+        ..ALL
+    });
+    assert_eq!(look(&mut tiles, here, UNASKED), Some((3, false)));
+    assert_eq!(look(&mut tiles, there, 5), Some((5, false)));
+    tiles.forget(&ALL);
+    assert_eq!(look(&mut tiles, here, 0), Some((0, true)));
+}
+
+#[test]
+fn a_crowded_tile_is_remembered_as_that() {
+    let mut tiles = Tiles::default();
+    let here = tile(77.0, 12.0);
+    assert_eq!(look(&mut tiles, here, MOST_PARTS + 1), None);
+    assert_eq!(look(&mut tiles, here, 1), None);
+    tiles.forget(&ALL);
+    assert_eq!(
+        look(&mut tiles, here, MOST_PARTS),
+        Some((MOST_PARTS, false))
+    );
+}
+
+#[test]
+fn what_contains_all_of_a_tile_leaves_it_even() {
+    let mut tiles = Tiles::default();
+    let found = tiles.look(tile(77.0, 12.0), |found| {
+        found.push(Part::new(7, Part::ALL_INSIDE, &ALL));
+        true
+    });
+    assert!(found.is_some_and(|(parts, is_even)| parts[0].slot == 7 && is_even));
 }

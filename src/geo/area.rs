@@ -128,20 +128,9 @@ impl Area {
         let bounds = tile.bounds();
         match &self.shape {
             Shape::Circle { center, radius_m } => {
-                let middle = Position {
-                    longitude: 0.5 * (bounds.west + bounds.east),
-                    latitude: 0.5 * (bounds.south + bounds.north),
-                };
-                let to_corner = Segment::between(
-                    middle,
-                    Position {
-                        longitude: bounds.west,
-                        latitude: bounds.south,
-                    },
-                );
-                // No point of the tile is farther from its middle than that.
-                let reach_m = to_corner.length_bound_m() + ROUNDING_M;
-                (distance_m(*center, middle) - radius_m).abs() > reach_m
+                // No point of the tile is farther from its middle.
+                let reach_m = Tile::REACH_M + ROUNDING_M;
+                (distance_m(*center, tile.middle()) - radius_m).abs() > reach_m
             }
             Shape::Polygons(polygons) => (polygons.get(part as usize)).is_none_or(|polygon| {
                 let holes = polygon.holes.iter();

@@ -163,26 +163,54 @@ impl FenceIndex {
         }
     }
 
-    /// Whether `all(slot, part)` of every part whose box meets a tile, and of few others. No
-    /// if there are parts much smaller than the tile where it is, for they fill it with edges.
-    pub fn all_around(&self, tile: Tile, mut all: impl FnMut(u32, u32) -> bool) -> bool {
-        let (column, row) = (u64::from(tile.column), u64::from(tile.row));
-        if self.finer.contains_key(&key(TILE_LEVEL, column, row)) {
-            return false;
-        }
+    /// Calls `found(slot, part, box)` for every part whose box meets a tile, and for few
+    /// others, some more than once, in no particular order; `box` is what the part has within
+    /// ±180 there. Ends when `found` says no, and returns whether it never did.
+    pub fn visit_tile(
+        &self,
+        tile: Tile,
+        mut found: impl FnMut(u32, u32, LonLatBox) -> bool,
+    ) -> bool {
         let bounds = tile.bounds();
+        let (column, row) = (u64::from(tile.column), u64::from(tile.row));
         let mut levels = self.levels & ((2 << TILE_LEVEL) - 1);
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
             let up = TILE_LEVEL - level;
-            let entries = self.cells.get(&key(level, column >> up, row >> up));
-            let around = entries.into_iter().flatten();
-            if !(around.filter(|e| e.bounds().overlaps(&bounds))).all(|e| all(e.slot, e.part)) {
-                return false;
+            for e in self.entries(key(level, column >> up, row >> up)) {
+                let b = e.bounds();
+                if b.overlaps(&bounds) && !found(e.slot, e.part, b) {
+                    return false;
+                }
             }
         }
-        true
+        self.visit_below(TILE_LEVEL, column, row, &mut found)
+    }
+
+    /// As [`FenceIndex::visit_tile`], of all cells in a cell that are finer.
+    fn visit_below(
+        &self,
+        level: u32,
+        column: u64,
+        row: u64,
+        found: &mut impl FnMut(u32, u32, LonLatBox) -> bool,
+    ) -> bool {
+        if !self.finer.contains_key(&key(level, column, row)) {
+            return true;
+        }
+        let level = level + STEP as u32;
+        (row << STEP..(row + 1) << STEP).all(|row| {
+            (column << STEP..(column + 1) << STEP).all(|column| {
+                (self.entries(key(level, column, row)).iter())
+                    .all(|e| found(e.slot, e.part, e.bounds()))
+                    && self.visit_below(level, column, row, found)
+            })
+        })
+    }
+
+    fn entries(&self, cell: u64) -> &[Entry] {
+        self.cells.get(&cell).map_or(&[], |entries| entries)
     }
 
     /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for

@@ -16,6 +16,9 @@ pub struct Tile {
 }
 
 impl Tile {
+    /// No less than from the middle to a corner, metres: as on the equator.
+    pub(super) const REACH_M: f64 = 108.0;
+
     /// The tile that a position is in.
     pub fn at(position: Position) -> Self {
         let up = super::index::FINEST - TILE_LEVEL;
@@ -50,6 +53,15 @@ impl Tile {
         };
         is_clearly_beyond_m(from, nearest, limit_m)
             || metres(Here::new(from).haversine_to_box(&bounds)) > limit_m + ROUNDING_M
+    }
+
+    /// A position in the middle.
+    pub fn middle(self) -> Position {
+        let b = self.bounds();
+        Position {
+            longitude: (0.5 * (b.west + b.east)).clamp(-180.0, 180.0),
+            latitude: (0.5 * (b.south + b.north)).min(90.0),
+        }
     }
 
     /// The first and the last tile, by column and by row, that a box within ±180 has part in.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::index_tests::{geometry, position, wrap};
-use super::{Area, FenceIndex, Segment, Tile, distance_m, is_clearly_beyond_m};
+use super::{Area, FenceIndex, LonLatBox, Segment, Tile, distance_m, is_clearly_beyond_m};
 use crate::model::{Geometry, Position};
 
 /// A position in the tile at another, by shares of its sides; its borders are common.
@@ -33,7 +33,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     /// Tiles near the boundaries of areas of all sizes, the antimeridian and the poles.
     #[test]
-    fn an_even_tile_is_inside_the_same_areas_everywhere_and_no_way_in_it_crosses_one(
+    fn what_is_not_found_in_a_tile_or_even_in_it_is_the_same_everywhere_in_it(
         geometries in proptest::collection::vec(geometry(), 1..8),
         near in (0..8usize, -1.0..1.0f64, -1.0..1.0f64, -6..1i32),
         shares in proptest::collection::vec(shares(), 2..8),
@@ -50,14 +50,27 @@ proptest! {
         let corner = Position { longitude: wrap(boxes[0].west.rem_euclid(360.0)), latitude: boxes[0].south };
         let tile = Tile::at(beside(corner, dx * size, dy * size));
         let spots: Vec<Position> = shares.iter().filter_map(|&share| within(tile, share)).collect();
-        let is_even = index.all_around(tile, |slot, part| areas[slot as usize].part_is_even_in(part, tile));
-        for pair in spots.windows(2).filter(|_| is_even) {
-            let way = Segment::between(pair[0], pair[1]);
-            for area in &areas {
-                let (begins, ends) = (area.contains(pair[0]), area.contains(pair[1]));
-                prop_assert_eq!(begins, ends);
-                for part in (0..area.boxes().len() as u32).filter(|_| !begins) {
-                    prop_assert!(!area.part_is_crossed(part, &way));
+        let mut found = Vec::new();
+        let all = index.visit_tile(tile, |slot, part, b| {
+            found.push((slot, part, b));
+            true
+        });
+        prop_assert!(all);
+        for (slot, area) in (0..).zip(&areas) {
+            for part in 0..area.boxes().len() as u32 {
+                let boxes: Vec<LonLatBox> = (found.iter())
+                    .filter(|(a, b, _)| (*a, *b) == (slot, part)).map(|(.., b)| *b).collect();
+                let is_even = boxes.is_empty() || area.part_is_even_in(part, tile);
+                let inside = !boxes.is_empty() && area.part_contains(part, tile.middle());
+                for pair in spots.windows(2) {
+                    let [begins, ends] = [0, 1].map(|n| area.part_contains(part, pair[n]));
+                    let way = Segment::between(pair[0], pair[1]);
+                    let crosses = !begins && !ends && area.part_is_crossed(part, &way);
+                    if is_even {
+                        prop_assert_eq!((begins, ends, crosses), (inside, inside, false));
+                    }
+                    prop_assert!(!ends || boxes.iter().any(|b| b.holds(pair[1])));
+                    prop_assert!(!crosses || boxes.iter().any(|b| b.overlaps(&way.bounds())));
                 }
             }
         }
@@ -86,7 +99,7 @@ proptest! {
         at in position(), width in 0.0..0.01f64, height in 0.0..0.01f64,
         x in 0.0..1.0f64, y in 0.0..1.0f64, share in shares(),
     ) {
-        let b = super::LonLatBox {
+        let b = LonLatBox {
             west: at.longitude, east: (at.longitude + width).min(180.0),
             south: at.latitude, north: (at.latitude + height).min(90.0),
         };
@@ -163,7 +176,7 @@ fn a_tile_is_even_off_the_boundary_only() {
                 lon
             };
             let tile = Tile::at(at(lon, 12.0));
-            let is_even = index.all_around(tile, |_, part| area.part_is_even_in(part, tile));
+            let is_even = index.visit_tile(tile, |_, part, _| area.part_is_even_in(part, tile));
             let off_m = uneven
                 .iter()
                 .map(|at_m| (at_m - east_m).abs())
