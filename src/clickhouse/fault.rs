@@ -37,8 +37,9 @@ pub(super) struct Fault {
 }
 
 /// Codes after which the same insert may succeed by itself.
-const RETRIABLE: [u32; 20] = [
+const RETRIABLE: [u32; 21] = [
     3,   // UNEXPECTED_END_OF_FILE: the request was cut
+    32,  // ATTEMPT_TO_READ_AFTER_EOF: the request was cut
     33,  // CANNOT_READ_ALL_DATA: the request was cut
     107, // FILE_DOESNT_EXIST: a part was merged away
     131, // TOO_LARGE_STRING_SIZE: the request was cut
@@ -60,7 +61,8 @@ const RETRIABLE: [u32; 20] = [
     999, // KEEPER_EXCEPTION
 ];
 
-/// Codes that ClickHouse answers before it writes anything of a one-block insert.
+/// Codes that ClickHouse answers before it writes anything of an insert that is stored as one
+/// block.
 const BEFORE_STORING: [u32; 23] = [
     16,  // NO_SUCH_COLUMN_IN_TABLE
     27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED

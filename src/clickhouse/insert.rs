@@ -1,6 +1,7 @@
 //! One batch until it is stored.
 //!
-//! An insert is one table, one ClickHouse partition, one block, so it is all or nothing. Its
+//! An insert is one table and one ClickHouse partition, sent as a row of blocks that the server
+//! puts together before it stores them, so it is all or nothing (`tests/clickhouse/size.rs`). Its
 //! token and query id name pipeline, generation, table and batch. A failure after which it is
 //! certain that nothing was stored is simply tried again. After any other the batch is
 //! *settled* first: it is made sure that nothing of it can be stored any more, the table is
