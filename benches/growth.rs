@@ -265,6 +265,9 @@ fn memory(drivers: u32, arguments: &Arguments) -> f64 {
     let lab = Lab::start(&format!("growth-drivers-{drivers}"));
     let pipeline = lab.pipeline("steady", &format!("clickhouse.enabled = false\n{TOML}"));
     let job = lab.job(&pipeline, 2);
+    while !job.is_ready() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let mut command = lab.command();
     command
         .args(["simulate", "--rate", "100000", "--keep-orders"])

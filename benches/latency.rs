@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let pipeline = lab.pipeline("latency", &toml);
     let mut job = lab.job(&pipeline, arguments.workers);
     let began = Instant::now();
-    while job.metrics().is_none() {
+    while !job.is_ready() {
         assert!(began.elapsed() < PATIENCE, "the job does not start");
         std::thread::sleep(SECOND / 10);
     }
@@ -231,7 +231,7 @@ fn report(arguments: &Arguments, samples: &[Sample], events: &[events::Told]) {
         let cores = to.cpu_since(from).map(|cpu_s| cpu_s / wall_s);
         println!(
             "{:>5} {:>9.0} {:>8.0} {:>7} {:>7} {:>7} {:>9.0}          {} {:>7.2} {:>7.2} {:>6.0}",
-            (from.at_ms - samples[0].at_ms) / 1_000,
+            (from.at_ms - samples[0].at_ms + 500) / 1_000,
             (to.updates - from.updates) / wall_s,
             latencies.len() as f64 / wall_s,
             quantile_ms(&latencies, 0.5),

@@ -44,10 +44,22 @@ impl Running {
 
     /// All metrics, as they are served; `None` of one that is starting or dead.
     pub fn metrics(&self) -> Option<String> {
+        self.get("/metrics")
+    }
+
+    /// Whether it has read its inputs to their end.
+    pub fn is_ready(&self) -> bool {
+        let answer = self.get("/readyz");
+        answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http?).ok()?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")
-            .ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text)
