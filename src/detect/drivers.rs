@@ -274,7 +274,9 @@ impl Driver {
                 Some(at)
             }
             Err(at) => {
-                self.orders.insert(at, OrderLegs::follow(None, step)?);
+                let order = OrderLegs::follow(None, step)?;
+                self.orders.reserve_exact(1);
+                self.orders.insert(at, order);
                 Some(at)
             }
         }

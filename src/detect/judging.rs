@@ -200,6 +200,8 @@ impl Detector {
                     });
                 }
                 after_ms = after_ms.min(visit.dwells_after_ms().unwrap_or(NEVER));
+                // A driver has few, so room for more than there are would be most of what it takes.
+                visits.reserve_exact(1);
                 visits.push(visit);
             }
         }
@@ -268,6 +270,7 @@ impl Detector {
                 }
                 Err(at) if stand == Stand::Visiting => {
                     let (visit, dwells) = Visit::begin(slot, telling.begun(), fence.dwell_ms);
+                    driver.visits.reserve_exact(1);
                     driver.visits.insert(at, visit);
                     driver.changed = true;
                     fence.visitors += 1;

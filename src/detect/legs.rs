@@ -100,6 +100,7 @@ impl OrderLegs {
             self.legs[known].stop = stop;
             return known;
         }
+        self.legs.reserve_exact(1);
         self.legs.push(LegState {
             leg,
             stop,

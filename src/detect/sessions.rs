@@ -32,6 +32,7 @@ pub(super) fn take(sessions: &mut Vec<Session>, partition: i32, sequence: Sequen
             }
             // Numbers begin at 1.
             let number = 0;
+            sessions.reserve_exact(1);
             sessions.push(Session {
                 partition,
                 session,

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::timers::Begun;
 
 /// Whether a driver is heard, and since when it ought to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Silence {
     /// The last valid update, whatever its flag.
     heard: Option<Begun>,
-    /// The order that was the first to be open, since when there has always been one.
-    open_since: Option<Begun>,
+    /// The order that was the first to be open, since when there has always been one; boxed,
+    /// for few drivers have one.
+    open_since: Option<Box<Begun>>,
     /// Told, and not heard since.
     told: bool,
 }
@@ -18,7 +19,7 @@ pub(super) struct Silence {
 impl Silence {
     /// What silence is counted from, if it is still to be told.
     pub(super) fn counts_from(&self) -> Option<Begun> {
-        let open_since = self.open_since.filter(|_| !self.told)?;
+        let open_since = *self.open_since.as_deref().filter(|_| !self.told)?;
         let later = |heard: &Begun| heard.place > open_since.place;
         Some(self.heard.filter(later).unwrap_or(open_since))
     }
@@ -36,9 +37,9 @@ impl Silence {
 
     /// An order changed, and now some are open or none.
     pub(super) fn follow(&mut self, any_open: bool, order: Begun) {
-        self.open_since = match self.open_since {
+        self.open_since = match self.open_since.take() {
             _ if !any_open => None,
-            None => Some(order),
+            None => Some(Box::new(order)),
             since => since,
         };
     }

@@ -119,7 +119,7 @@ impl Detector {
                 last: driver.last,
                 previous: driver.previous,
                 teleport: aside.and_then(|aside| aside.teleport),
-                silence: driver.silence,
+                silence: driver.silence.clone(),
                 visits: Cow::Borrowed(&visits),
                 orders: Cow::Borrowed(&driver.orders),
                 held: held.unwrap_or_default(),
@@ -159,6 +159,7 @@ impl Detector {
                 Dwell::After(fence.dwell_ms)
             };
             let begun = visit.begun;
+            driver.visits.reserve_exact(1);
             driver.visits.push(Visit { slot, begun, dwell });
         }
         driver.visits.sort_unstable_by_key(|visit| visit.slot);

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 
 use super::oracle::Oracle;
 use super::oracle_tests::{Job, end_of, history, rules, told};
-use super::oracle_world::{Record, TICK_MS, Timed, Told, Xy};
+use super::oracle_world::{Record, Shape, TICK_MS, Timed, Told, Xy};
 use super::tiles::{Ground, Legs, MOST_PARTS, Part, Tiles};
 use super::{Detector, Rules};
 use crate::geo::{LonLatBox, Tile};
@@ -71,6 +71,43 @@ proptest! {
                 oracle.told.iter().filter(|told| told.driver == driver).cloned().collect();
             prop_assert_eq!(got, expected);
         }
+    }
+}
+
+/// In an even tile, too, a visit ends once its fence's margin is passed.
+#[test]
+fn a_visit_ends_beyond_the_margin_wherever_that_is() {
+    const MARGIN_M: f64 = 400.0;
+    for direction in 0..16 {
+        let angle = f64::from(direction) / 16.0 * std::f64::consts::TAU;
+        // 10 m a second, from the middle of a disc of 100 m on.
+        let step = (20.0 * angle.cos(), 10.0 * angle.sin());
+        let mut walk: Vec<Timed> = (0..70)
+            .map(|n| {
+                let xy = (
+                    step.0 * f64::from(n) / 111_195.0,
+                    step.1 * f64::from(n) / 111_195.0,
+                );
+                let update = Record::Update {
+                    driver: 1,
+                    xy,
+                    age_ms: 0,
+                    speed: None,
+                    accuracy: None,
+                    partition: 0,
+                    sequence: None,
+                };
+                (2000 + i64::from(n) * 1000, update)
+            })
+            .collect();
+        let disc = Shape::Disc((0.0, 0.0), 100.0, MARGIN_M);
+        walk.insert(0, (1000, Record::Fence(1, Some((disc, None)))));
+        let until_ms = end_of(&walk);
+        let rules = Rules::default();
+        let (events, ..) = Job::new(1, &rules).run_with(&walk, &[], until_ms, |_, _| {});
+        let got: Vec<Told> = events.iter().map(told).collect();
+        assert_eq!(got.len(), 2, "{got:?}");
+        assert_eq!(got, Oracle::tell(&walk, &rules, until_ms).told);
     }
 }
 
