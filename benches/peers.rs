@@ -1,0 +1,301 @@
+//! What does an update cost here, and what in Kafka Streams? The same events on the same machine.
+//!
+//! `cargo bench --bench peers [-- --updates 2000000 --workers 2 --rounds 1]`
+//!
+//! In each round, in turn: a consumer that does nothing, the job without ClickHouse, and the Kafka
+//! Streams application in `benches/peers/kafka-streams` with its state in memory and on RocksDB.
+//! Each is a process of its own on the same broker, with two threads or workers, exactly-once;
+//! the job takes an epoch and Kafka Streams commits every 100 ms, as is the default of both.
+//! Maven builds the application into `target/peers`, once, from Maven Central: this bench needs
+//! `mvn` and a JDK of 17 or later; nothing else does.
+//!
+//! Density of the input: as `drain`'s, 100,000 drivers at one update a second in one city, 1,000
+//! fences, 20,000 orders, but the stage is set before the first update and stays: all fences, and
+//! each order as it stands after the city's first second. And a driver's updates are all in the
+//! partition of its key. So the order of a driver's inputs leaves no choice, and the peer need
+//! not follow changes of orders and fences nor bring a driver's updates together, which the job
+//! is always ready for.
+//!
+//! Compared are all events: for each driver the same ids (that is type, object, driver, and the
+//! record that caused it), the same `ce_time`, in the same order. With this input there are
+//! entered, exited, crossed, dwelled, near, arrived, departed, assigned, picked up, silent and
+//! resumed. What the peer lacks is in its README; to lack it only makes it lighter.
+//!
+//! CPU and peak memory are the process's own, by the kernel's account, from its start, the Java
+//! machine's start and compiler with it, until all is consumed and committed and the last event
+//! is told; `2nd half` is the CPU of the updates from half of them on, when it is warm. Updates/s
+//! is until all is consumed and committed.
+
+mod common;
+#[path = "peers/stage.rs"]
+mod stage;
+#[path = "peers/told.rs"]
+mod told;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Parser;
+use common::{Cost, Ended, PATIENCE, Stand, median};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use riderflow::config::Routes;
+use riderflow::kafka::producer::{Producer, Settings as ProducerSettings};
+use riderflow::simulate::{Limit, Pace, Settings, Straight, run};
+use stage::{UpdatesAlone, set_stage};
+use told::{Told, compare, described};
+
+const PARTITIONS: i32 = 2;
+/// So long without another event, all have been told: longer than the peer waits for an update
+/// before its timers run on the clock.
+const CALM: Duration = Duration::from_secs(8);
+/// How often it is looked how far a process is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `--bench` is Cargo's, and says nothing.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long, default_value_t = 2_000_000)]
+    updates: u64,
+    #[arg(long, default_value_t = 2)]
+    workers: u32,
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Flags of the Java machine.
+    #[arg(long, default_value = "-Xmx2g -XX:+UseParallelGC")]
+    java: String,
+    /// Settings of Kafka Streams, as `commit.interval.ms=1000`.
+    #[arg(long)]
+    streams: Vec<String>,
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    if common::consume_if_asked() {
+        return;
+    }
+    let arguments = Arguments::parse();
+    let bench = Bench {
+        jar: build(),
+        stand: Stand::start("peers", false),
+        arguments: &arguments,
+    };
+    bench.preload();
+    let end = bench.stand.end(&bench.stand.client("bench"), common::TOPIC);
+
+    println!(
+        "{:>5}  {:<26} {:>15} {:>9} {:>10} {:>9} {:>8}",
+        "round", "", "CPU s / million", "2nd half", "updates/s", "peak MiB", "ratio"
+    );
+    const NAMES: [&str; 4] = [
+        "do-nothing consumer",
+        "job without ClickHouse",
+        "Kafka Streams in memory",
+        "Kafka Streams on RocksDB",
+    ];
+    let mut all: [Vec<Cost>; 4] = Default::default();
+    for round in 1..=arguments.rounds {
+        let idle = bench.stand.idle_consumer(end);
+        let mut told = Vec::new();
+        for (at, name) in NAMES.into_iter().enumerate() {
+            let (cost, second_half) = match at {
+                0 => (idle, idle.cpu_per_million()),
+                1 => bench.job(&format!("job-{round}"), end),
+                2 => bench.peer(&format!("memory-{round}"), "memory", end),
+                _ => bench.peer(&format!("rocksdb-{round}"), "rocksdb", end),
+            };
+            println!(
+                "{round:>5}  {name:<26} {:>15.2} {second_half:>9.2} {:>10.0} {:>9.0} {:>7.2}x",
+                cost.cpu_per_million(),
+                cost.per_second(),
+                cost.peak_mib,
+                cost.cpu_per_million() / idle.cpu_per_million(),
+            );
+            all[at].push(cost);
+            match at {
+                0 => {}
+                1 => told = vec![bench.told("rider-notifications", &format!("job-{round}"))],
+                2 => told.push(bench.told(&topic_of(&format!("memory-{round}")), "")),
+                _ => told.push(bench.told(&topic_of(&format!("rocksdb-{round}")), "")),
+            }
+        }
+        for (peer, name) in told[1..].iter().zip(&NAMES[2..]) {
+            compare(&told[0], peer, name);
+        }
+        println!("       all three told the same: {}", described(&told[0]));
+    }
+    let cpu = |at: usize| median(all[at].iter().map(Cost::cpu_per_million).collect());
+    println!("median of {} rounds, CPU s per million:", arguments.rounds);
+    for (at, name) in NAMES.iter().enumerate() {
+        println!(
+            "  {name}: {:.2}, {:.2} times the job",
+            cpu(at),
+            cpu(at) / cpu(1)
+        );
+    }
+}
+
+struct Bench<'a> {
+    jar: PathBuf,
+    stand: Stand,
+    arguments: &'a Arguments,
+}
+
+impl Bench<'_> {
+    fn preload(&self) {
+        self.stand.pipeline("preload", "clickhouse.enabled = false");
+        let producer = Producer::connect(&ProducerSettings::new(self.stand.services.kafka()))
+            .expect("a producer");
+        let settings = Settings {
+            pace: Pace::Max,
+            limit: Limit::Updates(self.arguments.updates),
+            clear_up: false,
+            ..Settings::new()
+        };
+        // All of it lies in the past, so that at its end all timers are due.
+        let probe = common::city(0);
+        let city_s = self.arguments.updates as f64 / probe.rate_per_s();
+        let plan = common::city((city_s * 1e3) as i64 + 120_000);
+        // Without a row for any state, the key decides.
+        let by_key = Routes(BTreeMap::new());
+        let road = Straight::new(&producer, &by_key, settings.pace).expect("topics");
+        eprintln!("preloading {} updates", self.arguments.updates);
+        let (fences, orders) = set_stage(&road, plan.clone());
+        eprintln!("of a city with {fences} fences and {orders} orders");
+        let updates = UpdatesAlone(road);
+        run(&updates, plan, &settings, &|| false, |_| {}).expect("the city is preloaded");
+    }
+
+    fn told(&self, topic: &str, pipeline: &str) -> Told {
+        told::read(self.stand.services.kafka(), topic, pipeline)
+    }
+
+    fn job(&self, name: &str, end: u64) -> (Cost, f64) {
+        let pipeline = self.stand.pipeline(name, "clickhouse.enabled = false");
+        let began = Instant::now();
+        let job = self.stand.run(&pipeline, self.arguments.workers);
+        self.watch(job, began, name, "rider-notifications", end)
+    }
+
+    fn peer(&self, name: &str, store: &str, end: u64) -> (Cost, f64) {
+        let topic = topic_of(name);
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", self.stand.services.kafka())
+            .create()
+            .expect("an admin client");
+        let new = NewTopic::new(&topic, PARTITIONS, TopicReplication::Fixed(1));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("tokio");
+        runtime
+            .block_on(admin.create_topics([&new], &AdminOptions::new()))
+            .expect("a topic is created");
+
+        let folder = self.stand.folder.0.join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let log = File::create(folder.join("log")).expect("a log");
+        let libs = self.jar.with_file_name("libs").join("*");
+        let began = Instant::now();
+        let mut command = Command::new("java");
+        command
+            .args(self.arguments.java.split_whitespace())
+            .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+            .arg("-cp")
+            .arg(format!("{}:{}", self.jar.display(), libs.display()))
+            .arg("peer.Main")
+            .args([self.stand.services.kafka(), name, &topic, store])
+            .arg(folder.join("state"))
+            .arg(PARTITIONS.to_string())
+            .args(&self.arguments.streams)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log);
+        let peer = Ended(command.spawn().expect("java starts"));
+        self.watch(peer, began, name, &topic, end)
+    }
+
+    /// Waits until a process has consumed and committed all and tells no more; what it took,
+    /// and CPU seconds per million updates of the second half.
+    fn watch(
+        &self,
+        mut process: Ended,
+        began: Instant,
+        group: &str,
+        topic: &str,
+        end: u64,
+    ) -> (Cost, f64) {
+        let client = self.stand.client(group);
+        let mut half: Option<(Cost, u64)> = None;
+        let mut consumed_s = None;
+        let (mut last, mut cost) = ((0, 0), Cost::of(&process.0, began, end));
+        let mut changed = Instant::now();
+        loop {
+            let now = (
+                self.stand.committed(&client),
+                self.stand.end(&client, topic),
+            );
+            if now != last {
+                cost = Cost::of(&process.0, began, end);
+                (last, changed) = (now, Instant::now());
+            }
+            let (done, _) = now;
+            if half.is_none() && done >= end / 2 {
+                half = Some((cost, done));
+            }
+            if done >= end && consumed_s.is_none() {
+                consumed_s = Some(cost.wall_s);
+            }
+            if let (Some(wall_s), Some((half, at))) = (consumed_s, half)
+                && changed.elapsed() > CALM
+            {
+                let second_half = (cost.cpu_s - half.cpu_s) / (end - at) as f64 * 1e6;
+                return (Cost { wall_s, ..cost }, second_half);
+            }
+            if began.elapsed() > PATIENCE || !process.is_running() {
+                let log = self.stand.folder.0.join(group).join("log");
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                panic!("{group} ended or is stuck at {done} of {end}\n{log:.10000}");
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn topic_of(peer: &str) -> String {
+    format!("{peer}-notifications")
+}
+
+/// The peer's jar, built unless it is newer than what it is made of; its libraries are in
+/// `libs` beside it.
+fn build() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/kafka-streams");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("peers")
+        .join("kafka-streams");
+    let jar = target.join("peer.jar");
+    let changed = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+    let built = changed(&jar);
+    let mut newest: Option<SystemTime> = changed(&source.join("pom.xml"));
+    for file in std::fs::read_dir(source.join("src/main/java/peer")).expect("the peer's source") {
+        newest = newest.max(changed(&file.expect("a file").path()));
+    }
+    if built.is_none() || built < newest {
+        eprintln!("building the Kafka Streams application with mvn");
+        let status = Command::new("mvn")
+            .args(["-q", "-B", "-f"])
+            .arg(source.join("pom.xml"))
+            .arg(format!("-Dpeer.build={}", target.display()))
+            .arg("package")
+            .stdout(Stdio::null())
+            .status()
+            .expect("this bench needs Maven and a JDK of 17 or later");
+        assert!(status.success(), "Maven could not build the peer");
+    }
+    jar
+}

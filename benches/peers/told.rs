@@ -1,0 +1,92 @@
+//! What was told: read back from Kafka and held together.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+
+use crate::common::{ANSWER, assign_all};
+
+/// For each driver the ids and times of its events, as they were told.
+pub(crate) type Told = HashMap<String, Vec<(String, String)>>;
+
+/// The events of a topic that have a pipeline's source, or all of them.
+pub(crate) fn read(brokers: &str, topic: &str, pipeline: &str) -> Told {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "compare")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .expect("a consumer");
+    let mut open = assign_all(&consumer, topic);
+    let source = format!("/riderflow/{pipeline}");
+    let mut told = Told::new();
+    while open > 0 {
+        let message = match consumer.poll(ANSWER) {
+            Some(Ok(message)) => message,
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                open -= 1;
+                continue;
+            }
+            Some(Err(error)) => panic!("{error}"),
+            None => panic!("{topic} can't be read"),
+        };
+        let header = |name: &str| {
+            let headers = message.headers().expect("an event has headers");
+            let value = headers.iter().find(|header| header.key == name)?.value?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        if header("ce_source").is_some_and(|its| pipeline.is_empty() || its == source) {
+            let driver = String::from_utf8_lossy(message.key().expect("a key")).into_owned();
+            let id = header("ce_id").expect("an id");
+            let time = header("ce_time").expect("a time");
+            told.entry(driver).or_default().push((id, time));
+        }
+    }
+    told
+}
+
+pub(crate) fn compare(job: &Told, peer: &Told, name: &str) {
+    let none = Vec::new();
+    let mut drivers: Vec<&String> = job.keys().chain(peer.keys()).collect();
+    drivers.sort_unstable();
+    drivers.dedup();
+    let of = |told: &'_ Told, driver: &String| told.get(driver).unwrap_or(&none).clone();
+    let differ: Vec<_> = drivers
+        .into_iter()
+        .filter(|driver| of(job, driver) != of(peer, driver))
+        .collect();
+    for driver in differ.iter().take(5) {
+        eprintln!(
+            "driver {driver}:\n  job  {:?}\n  peer {:?}",
+            of(job, driver),
+            of(peer, driver)
+        );
+    }
+    let all = differ.len();
+    assert!(
+        differ.is_empty(),
+        "{name} told {all} drivers something else"
+    );
+}
+
+/// How many events of each type.
+pub(crate) fn described(told: &Told) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (id, _) in told.values().flatten() {
+        let kind = id.split('/').nth(3).expect("an id has a type");
+        *counts.entry(kind).or_default() += 1;
+    }
+    let all: usize = counts.values().sum();
+    let each: Vec<String> =
+        (counts.iter().map(|(kind, count)| format!("{count} {kind}"))).collect();
+    format!(
+        "{all} events of {} drivers ({})",
+        told.len(),
+        each.join(", ")
+    )
+}
