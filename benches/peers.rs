@@ -23,8 +23,9 @@
 //!
 //! CPU and peak memory are the process's own, by the kernel's account, from its start, the Java
 //! machine's start and compiler with it, until all is consumed and committed and the last event
-//! is told; `2nd half` is the CPU of the updates from half of them on, when it is warm. Updates/s
-//! is until all is consumed and committed.
+//! is told; `2nd half` is the CPU of the updates from half of them on, when it is warm, if the
+//! process committed anything between. Updates/s is until all is consumed and committed. Kafka
+//! Streams makes its state durable with each commit, the job with a snapshot every 10 s.
 
 mod common;
 #[path = "peers/stage.rs"]
@@ -49,6 +50,12 @@ use riderflow::simulate::{Limit, Pace, Settings, Straight, run};
 use stage::{UpdatesAlone, set_stage};
 use told::{Told, compare, described};
 
+const NAMES: [&str; 4] = [
+    "do-nothing consumer",
+    "job without ClickHouse",
+    "Kafka Streams in memory",
+    "Kafka Streams on RocksDB",
+];
 const PARTITIONS: i32 = 2;
 /// So long without another event, all have been told: longer than the peer waits for an update
 /// before its timers run on the clock.
@@ -65,8 +72,13 @@ struct Arguments {
     workers: u32,
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// Flags of the Java machine.
-    #[arg(long, default_value = "-Xmx2g -XX:+UseParallelGC")]
+    /// Flags of the Java machine. By default those that the peer did best with: the serial
+    /// collector takes no more CPU than the parallel one and half of the memory, G1 takes more.
+    #[arg(
+        long,
+        default_value = "-Xmx2g -XX:+UseSerialGC",
+        allow_hyphen_values = true
+    )]
     java: String,
     /// Settings of Kafka Streams, as `commit.interval.ms=1000`.
     #[arg(long)]
@@ -92,52 +104,45 @@ fn main() {
         "{:>5}  {:<26} {:>15} {:>9} {:>10} {:>9} {:>8}",
         "round", "", "CPU s / million", "2nd half", "updates/s", "peak MiB", "ratio"
     );
-    const NAMES: [&str; 4] = [
-        "do-nothing consumer",
-        "job without ClickHouse",
-        "Kafka Streams in memory",
-        "Kafka Streams on RocksDB",
-    ];
-    let mut all: [Vec<Cost>; 4] = Default::default();
+    let mut all: [Vec<f64>; 4] = Default::default();
     for round in 1..=arguments.rounds {
         let idle = bench.stand.idle_consumer(end);
-        let mut told = Vec::new();
-        for (at, name) in NAMES.into_iter().enumerate() {
-            let (cost, second_half) = match at {
-                0 => (idle, idle.cpu_per_million()),
-                1 => bench.job(&format!("job-{round}"), end),
-                2 => bench.peer(&format!("memory-{round}"), "memory", end),
-                _ => bench.peer(&format!("rocksdb-{round}"), "rocksdb", end),
-            };
+        let mut keep = |at: usize, cost: Cost, second_half: Option<f64>| {
+            let second_half = second_half.map_or("-".into(), |cpu| format!("{cpu:.2}"));
             println!(
-                "{round:>5}  {name:<26} {:>15.2} {second_half:>9.2} {:>10.0} {:>9.0} {:>7.2}x",
+                "{round:>5}  {:<26} {:>15.2} {second_half:>9} {:>10.0} {:>9.0} {:>7.2}x",
+                NAMES[at],
                 cost.cpu_per_million(),
                 cost.per_second(),
                 cost.peak_mib,
                 cost.cpu_per_million() / idle.cpu_per_million(),
             );
-            all[at].push(cost);
-            match at {
-                0 => {}
-                1 => told = vec![bench.told("rider-notifications", &format!("job-{round}"))],
-                2 => told.push(bench.told(&topic_of(&format!("memory-{round}")), "")),
-                _ => told.push(bench.told(&topic_of(&format!("rocksdb-{round}")), "")),
-            }
+            all[at].push(cost.cpu_per_million());
+        };
+        keep(0, idle, None);
+        let job = bench.job(round, end);
+        keep(1, job.cost, job.second_half);
+        for (at, store) in [(2, "memory"), (3, "rocksdb")] {
+            let peer = bench.peer(round, store, end);
+            keep(at, peer.cost, peer.second_half);
+            compare(&job.told, &peer.told, NAMES[at]);
         }
-        for (peer, name) in told[1..].iter().zip(&NAMES[2..]) {
-            compare(&told[0], peer, name);
-        }
-        println!("       all three told the same: {}", described(&told[0]));
+        println!("       all three told the same: {}", described(&job.told));
     }
-    let cpu = |at: usize| median(all[at].iter().map(Cost::cpu_per_million).collect());
+    let [_, job, ..] = all.each_ref().map(|costs| median(costs.clone()));
     println!("median of {} rounds, CPU s per million:", arguments.rounds);
-    for (at, name) in NAMES.iter().enumerate() {
-        println!(
-            "  {name}: {:.2}, {:.2} times the job",
-            cpu(at),
-            cpu(at) / cpu(1)
-        );
+    for (name, costs) in NAMES.iter().zip(all) {
+        let cost = median(costs);
+        println!("  {name}: {cost:.2}, {:.2} times the job", cost / job);
     }
+}
+
+/// What one process took, and what it told.
+struct Drained {
+    cost: Cost,
+    /// CPU seconds per million updates from half of them on, if it was seen between.
+    second_half: Option<f64>,
+    told: Told,
 }
 
 struct Bench<'a> {
@@ -171,19 +176,17 @@ impl Bench<'_> {
         run(&updates, plan, &settings, &|| false, |_| {}).expect("the city is preloaded");
     }
 
-    fn told(&self, topic: &str, pipeline: &str) -> Told {
-        told::read(self.stand.services.kafka(), topic, pipeline)
-    }
-
-    fn job(&self, name: &str, end: u64) -> (Cost, f64) {
-        let pipeline = self.stand.pipeline(name, "clickhouse.enabled = false");
+    fn job(&self, round: usize, end: u64) -> Drained {
+        let name = format!("job-{round}");
+        let pipeline = self.stand.pipeline(&name, "clickhouse.enabled = false");
         let began = Instant::now();
         let job = self.stand.run(&pipeline, self.arguments.workers);
-        self.watch(job, began, name, "rider-notifications", end)
+        self.watch(job, began, &name, "rider-notifications", end)
     }
 
-    fn peer(&self, name: &str, store: &str, end: u64) -> (Cost, f64) {
-        let topic = topic_of(name);
+    fn peer(&self, round: usize, store: &str, end: u64) -> Drained {
+        let name = format!("{store}-{round}");
+        let topic = format!("{name}-notifications");
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
             .set("bootstrap.servers", self.stand.services.kafka())
             .create()
@@ -193,11 +196,12 @@ impl Bench<'_> {
             .enable_all()
             .build()
             .expect("tokio");
-        runtime
+        let created = runtime
             .block_on(admin.create_topics([&new], &AdminOptions::new()))
-            .expect("a topic is created");
+            .expect("an answer");
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
 
-        let folder = self.stand.folder.0.join(name);
+        let folder = self.stand.folder.0.join(&name);
         std::fs::create_dir_all(&folder).expect("a folder");
         let log = File::create(folder.join("log")).expect("a log");
         let libs = self.jar.with_file_name("libs").join("*");
@@ -209,7 +213,7 @@ impl Bench<'_> {
             .arg("-cp")
             .arg(format!("{}:{}", self.jar.display(), libs.display()))
             .arg("peer.Main")
-            .args([self.stand.services.kafka(), name, &topic, store])
+            .args([self.stand.services.kafka(), &name, &topic, store])
             .arg(folder.join("state"))
             .arg(PARTITIONS.to_string())
             .args(&self.arguments.streams)
@@ -217,11 +221,10 @@ impl Bench<'_> {
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
         let peer = Ended(command.spawn().expect("java starts"));
-        self.watch(peer, began, name, &topic, end)
+        self.watch(peer, began, &name, &topic, end)
     }
 
-    /// Waits until a process has consumed and committed all and tells no more; what it took,
-    /// and CPU seconds per million updates of the second half.
+    /// Waits until a process has consumed and committed all and tells no more.
     fn watch(
         &self,
         mut process: Ended,
@@ -229,7 +232,7 @@ impl Bench<'_> {
         group: &str,
         topic: &str,
         end: u64,
-    ) -> (Cost, f64) {
+    ) -> Drained {
         let client = self.stand.client(group);
         let mut half: Option<(Cost, u64)> = None;
         let mut consumed_s = None;
@@ -254,8 +257,13 @@ impl Bench<'_> {
             if let (Some(wall_s), Some((half, at))) = (consumed_s, half)
                 && changed.elapsed() > CALM
             {
-                let second_half = (cost.cpu_s - half.cpu_s) / (end - at) as f64 * 1e6;
-                return (Cost { wall_s, ..cost }, second_half);
+                let of_half = |left: u64| (cost.cpu_s - half.cpu_s) / left as f64 * 1e6;
+                let second_half = end.checked_sub(at).filter(|left| *left > 0).map(of_half);
+                return Drained {
+                    cost: Cost { wall_s, ..cost },
+                    second_half,
+                    told: told::read(self.stand.services.kafka(), topic, group),
+                };
             }
             if began.elapsed() > PATIENCE || !process.is_running() {
                 let log = self.stand.folder.0.join(group).join("log");
@@ -265,10 +273,6 @@ impl Bench<'_> {
             std::thread::sleep(LOOK);
         }
     }
-}
-
-fn topic_of(peer: &str) -> String {
-    format!("{peer}-notifications")
 }
 
 /// The peer's jar, built unless it is newer than what it is made of; its libraries are in

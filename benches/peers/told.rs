@@ -1,6 +1,6 @@
 //! What was told: read back from Kafka and held together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
@@ -12,8 +12,8 @@ use crate::common::{ANSWER, assign_all};
 /// For each driver the ids and times of its events, as they were told.
 pub(crate) type Told = HashMap<String, Vec<(String, String)>>;
 
-/// The events of a topic that have a pipeline's source, or all of them.
-pub(crate) fn read(brokers: &str, topic: &str, pipeline: &str) -> Told {
+/// The events of a topic that have the source of a pipeline, or of a peer called so.
+pub(crate) fn read(brokers: &str, topic: &str, name: &str) -> Told {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "compare")
@@ -23,7 +23,7 @@ pub(crate) fn read(brokers: &str, topic: &str, pipeline: &str) -> Told {
         .create()
         .expect("a consumer");
     let mut open = assign_all(&consumer, topic);
-    let source = format!("/riderflow/{pipeline}");
+    let source = format!("/riderflow/{name}");
     let mut told = Told::new();
     while open > 0 {
         let message = match consumer.poll(ANSWER) {
@@ -40,7 +40,7 @@ pub(crate) fn read(brokers: &str, topic: &str, pipeline: &str) -> Told {
             let value = headers.iter().find(|header| header.key == name)?.value?;
             Some(String::from_utf8_lossy(value).into_owned())
         };
-        if header("ce_source").is_some_and(|its| pipeline.is_empty() || its == source) {
+        if header("ce_source").is_some_and(|its| its == source) {
             let driver = String::from_utf8_lossy(message.key().expect("a key")).into_owned();
             let id = header("ce_id").expect("an id");
             let time = header("ce_time").expect("a time");
@@ -50,22 +50,15 @@ pub(crate) fn read(brokers: &str, topic: &str, pipeline: &str) -> Told {
     told
 }
 
+/// Fails unless each driver was told the same by both, in the same order.
 pub(crate) fn compare(job: &Told, peer: &Told, name: &str) {
-    let none = Vec::new();
-    let mut drivers: Vec<&String> = job.keys().chain(peer.keys()).collect();
-    drivers.sort_unstable();
-    drivers.dedup();
-    let of = |told: &'_ Told, driver: &String| told.get(driver).unwrap_or(&none).clone();
-    let differ: Vec<_> = drivers
-        .into_iter()
-        .filter(|driver| of(job, driver) != of(peer, driver))
+    let drivers: BTreeSet<&String> = job.keys().chain(peer.keys()).collect();
+    let differ: Vec<_> = (drivers.into_iter())
+        .filter(|driver| job.get(*driver) != peer.get(*driver))
         .collect();
     for driver in differ.iter().take(5) {
-        eprintln!(
-            "driver {driver}:\n  job  {:?}\n  peer {:?}",
-            of(job, driver),
-            of(peer, driver)
-        );
+        let (job, peer) = (job.get(*driver), peer.get(*driver));
+        eprintln!("driver {driver}:\n  job  {job:?}\n  peer {peer:?}");
     }
     let all = differ.len();
     assert!(
