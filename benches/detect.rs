@@ -3,8 +3,10 @@
 //!
 //! Density of the input: a city of 33 × 33 km. 10 fences are districts (polygons of 60
 //! vertices, 4 to 12 km across), up to 1,000 are quarters (30 vertices, 0.3 to 1.5 km), the
-//! rest doorways (circles of 10 to 40 m). Each round moves each driver by about 10 m and
-//! takes 1 s of event time; every fifth driver has an open order. Figures per update are
+//! rest doorways (circles of 10 to 40 m). Each round moves each driver by 10 m, more or less
+//! straight on, and takes 1 s of event time; the drivers report in an order of their own each
+//! round, as from a topic, so each finds its state cold; every fifth driver has an open order.
+//! Figures per update are
 //! process CPU time of the timed calls alone, the end of the round's epoch and the handing on
 //! of the judged update among them; how many fences a fix is in, and how many events come of
 //! it, is printed beside. What an export for a snapshot costs, and an import, is for all
@@ -117,16 +119,32 @@ fn resident() -> usize {
     pages.unwrap_or(0) * 4096
 }
 
-fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
-    (0..)
-        .zip(spots)
-        .map(|(driver, spot)| {
-            spot.longitude += dice.between(-1e-4, 1e-4);
-            spot.latitude += dice.between(-1e-4, 1e-4);
+/// Where a driver is, and where it heads, radians.
+struct Going {
+    spot: Position,
+    heading: f64,
+}
+
+fn drivers(dice: &mut Dice) -> Vec<Going> {
+    (0..DRIVERS)
+        .map(|_| Going {
+            spot: dice.spot(),
+            heading: dice.between(0.0, std::f64::consts::TAU),
+        })
+        .collect()
+}
+
+fn round(dice: &mut Dice, drivers: &mut [Going], at_ms: i64) -> Vec<Update> {
+    let mut updates: Vec<Update> = (0..)
+        .zip(drivers)
+        .map(|(driver, going)| {
+            going.heading += dice.between(-0.5, 0.5);
+            going.spot.longitude += 9e-5 * going.heading.cos();
+            going.spot.latitude += 9e-5 * going.heading.sin();
             Update {
                 place: place(Input::Updates, at_ms),
                 driver: DriverId(driver),
-                position: *spot,
+                position: going.spot,
                 event_time_ms: at_ms,
                 received_at_ms: at_ms,
                 accuracy_m: Some(8.0),
@@ -135,7 +153,11 @@ fn round(dice: &mut Dice, spots: &mut [Position], at_ms: i64) -> Vec<Update> {
                 state: None,
             }
         })
-        .collect()
+        .collect();
+    for last in (1..updates.len()).rev() {
+        updates.swap(last, dice.between(0.0, (last + 1) as f64) as usize);
+    }
+    updates
 }
 
 fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
@@ -146,9 +168,9 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     };
     let mut detector = Detector::new(rules.clone());
     let mut out = Outputs::default();
-    let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
+    let mut going = drivers(&mut dice);
 
-    for update in round(&mut dice, &mut spots, 1000) {
+    for update in round(&mut dice, &mut going, 1000) {
         detector.on_update(update, 0, &mut out);
     }
 
@@ -205,9 +227,12 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     let mut near = 0;
     let mut events = 0;
     for n in 2..2 + ROUNDS {
-        let updates = round(&mut dice, &mut spots, n * 1000);
+        let updates = round(&mut dice, &mut going, n * 1000);
         let (cpu_before, started) = (cpu(), Instant::now());
-        for update in updates {
+        let mut updates = updates.into_iter();
+        loop {
+            detector.look_ahead(updates.as_slice());
+            let Some(update) = updates.next() else { break };
             detector.on_update(update, n * 1000, &mut out);
         }
         detector.end_epoch(n * 1000 + 1, &mut out);
@@ -225,7 +250,7 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     let updates = (DRIVERS as i64 * ROUNDS) as f64;
 
     let (mut candidates, mut inside) = (0u64, 0u64);
-    for spot in &spots {
+    for Going { spot, .. } in &going {
         index.visit(*spot, |slot, _| {
             candidates += 1;
             inside += u64::from(areas[slot as usize].contains(*spot));
@@ -298,8 +323,8 @@ fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
 fn idle() {
     let mut dice = Dice(7);
     let mut detector = Detector::new(Rules::default());
-    let mut spots: Vec<Position> = (0..DRIVERS).map(|_| dice.spot()).collect();
-    let updates = round(&mut dice, &mut spots, 1000);
+    let mut going = drivers(&mut dice);
+    let updates = round(&mut dice, &mut going, 1000);
     let before = resident();
     for update in updates {
         let mut out = Outputs::default();

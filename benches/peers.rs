@@ -42,14 +42,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
-use common::{Cost, Ended, PATIENCE, Stand, median};
-use rdkafka::ClientConfig;
+use common::{
+    Cost, Lab, Running, UPDATES, became_consumer, cost_of, cpu_s, ends_of, left_for, median,
+    until_none_left,
+};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use riderflow::config::Routes;
-use riderflow::kafka::producer::{Producer, Settings as ProducerSettings};
-use riderflow::simulate::{Limit, Pace, Settings, Straight, run};
-use stage::{UpdatesAlone, set_stage};
+use riderflow::kafka::producer::{Producer, Settings};
+use riderflow::runtime::wall_clock_ms;
+use riderflow::simulate::{Pace, Plan, Straight};
+use stage::{send_updates, set_stage};
 use told::{Told, compare, described};
 
 const NAMES: [&str; 4] = [
@@ -58,11 +61,14 @@ const NAMES: [&str; 4] = [
     "Kafka Streams in memory",
     "Kafka Streams on RocksDB",
 ];
+const DRIVERS: u32 = 100_000;
+const ORDERS: u32 = 20_000;
+const FENCES: u32 = 1_000;
 const PARTITIONS: i32 = 2;
 /// So long without another event, all have been told: longer than the peer waits for an update
 /// before its timers run on the clock.
 const CALM: Duration = Duration::from_secs(8);
-/// How often it is looked how far a process is.
+/// How often it is looked whether another one has been told.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// `--bench` is Cargo's, and says nothing.
@@ -90,17 +96,16 @@ struct Arguments {
 }
 
 fn main() {
-    if common::consume_if_asked() {
+    if became_consumer() {
         return;
     }
     let arguments = Arguments::parse();
     let bench = Bench {
         jar: build(),
-        stand: Stand::start("peers", false),
+        lab: Lab::without_clickhouse("peers"),
         arguments: &arguments,
     };
     bench.preload();
-    let end = bench.stand.end(&bench.stand.client("bench"), common::TOPIC);
 
     println!(
         "{:>5}  {:<26} {:>15} {:>9} {:>10} {:>9} {:>8}",
@@ -108,7 +113,7 @@ fn main() {
     );
     let mut all: [Vec<f64>; 4] = Default::default();
     for round in 1..=arguments.rounds {
-        let idle = bench.stand.idle_consumer(end);
+        let idle = bench.lab.idle_consumer();
         let mut keep = |at: usize, cost: Cost, second_half: Option<f64>| {
             let second_half = second_half.map_or("-".into(), |cpu| format!("{cpu:.2}"));
             println!(
@@ -122,10 +127,10 @@ fn main() {
             all[at].push(cost.cpu_per_million());
         };
         keep(0, idle, None);
-        let job = bench.job(round, end);
+        let job = bench.job(round);
         keep(1, job.cost, job.second_half);
         for (at, store) in [(2, "memory"), (3, "rocksdb")] {
-            let peer = bench.peer(round, store, end);
+            let peer = bench.peer(round, store);
             keep(at, peer.cost, peer.second_half);
             compare(&job.told, &peer.told, NAMES[at]);
         }
@@ -149,50 +154,43 @@ struct Drained {
 
 struct Bench<'a> {
     jar: PathBuf,
-    stand: Stand,
+    lab: Lab,
     arguments: &'a Arguments,
 }
 
 impl Bench<'_> {
     fn preload(&self) {
-        self.stand.pipeline("preload", "clickhouse.enabled = false");
-        let producer = Producer::connect(&ProducerSettings::new(self.stand.services.kafka()))
-            .expect("a producer");
-        let settings = Settings {
-            pace: Pace::Max,
-            limit: Limit::Updates(self.arguments.updates),
-            clear_up: false,
-            ..Settings::new()
-        };
+        // Any pipeline makes the topics.
+        self.lab.pipeline("preload", "clickhouse.enabled = false");
+        let brokers = self.lab.services().kafka();
+        let producer = Producer::connect(&Settings::new(brokers)).expect("a producer");
         // All of it lies in the past, so that at its end all timers are due.
-        let probe = common::city(0);
-        let city_s = self.arguments.updates as f64 / probe.rate_per_s();
-        let plan = common::city((city_s * 1e3) as i64 + 120_000);
+        let updates = self.arguments.updates;
+        let city_ms = updates as i64 * 1_000 / i64::from(DRIVERS);
+        let start_ms = wall_clock_ms() - city_ms - 120_000;
+        let plan = Plan::new(DRIVERS, ORDERS, FENCES, 42, start_ms);
         // Without a row for any state, the key decides.
         let by_key = Routes(BTreeMap::new());
-        let road = Straight::new(&producer, &by_key, settings.pace).expect("topics");
-        eprintln!("preloading {} updates", self.arguments.updates);
+        let road = Straight::new(&producer, &by_key, Pace::Max).expect("topics");
+        eprintln!("preloading {updates} updates");
         let (fences, orders) = set_stage(&road, plan.clone());
         eprintln!("of a city with {fences} fences and {orders} orders");
-        let updates = UpdatesAlone(road);
-        run(&updates, plan, &settings, &|| false, |_| {}).expect("the city is preloaded");
+        send_updates(&road, plan, updates);
     }
 
-    fn job(&self, round: usize, end: u64) -> Drained {
+    fn job(&self, round: usize) -> Drained {
         let name = format!("job-{round}");
-        let pipeline = self.stand.pipeline(&name, "clickhouse.enabled = false");
+        let pipeline = self.lab.pipeline(&name, "clickhouse.enabled = false");
         let began = Instant::now();
-        let job = self.stand.run(&pipeline, self.arguments.workers);
-        self.watch(job, began, &name, "rider-notifications", end)
+        let job = self.lab.job(&pipeline, self.arguments.workers);
+        self.watch(job, began, &name, "rider-notifications")
     }
 
-    fn peer(&self, round: usize, store: &str, end: u64) -> Drained {
+    fn peer(&self, round: usize, store: &str) -> Drained {
         let name = format!("{store}-{round}");
         let topic = format!("{name}-notifications");
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", self.stand.services.kafka())
-            .create()
-            .expect("an admin client");
+        let admin: AdminClient<DefaultClientContext> =
+            self.lab.client(&name).create().expect("an admin client");
         let new = NewTopic::new(&topic, PARTITIONS, TopicReplication::Fixed(1));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -203,11 +201,10 @@ impl Bench<'_> {
             .expect("an answer");
         assert!(created.iter().all(Result::is_ok), "{created:?}");
 
-        let folder = self.stand.folder.0.join(&name);
+        let folder = self.lab.folder().join(&name);
         std::fs::create_dir_all(&folder).expect("a folder");
         let log = File::create(folder.join("log")).expect("a log");
         let libs = self.jar.with_file_name("libs").join("*");
-        let began = Instant::now();
         let mut command = Command::new("java");
         command
             .args(self.arguments.java.split_whitespace())
@@ -215,64 +212,57 @@ impl Bench<'_> {
             .arg("-cp")
             .arg(format!("{}:{}", self.jar.display(), libs.display()))
             .arg("peer.Main")
-            .args([self.stand.services.kafka(), &name, &topic, store])
+            .args([self.lab.services().kafka(), &name, &topic, store])
             .arg(folder.join("state"))
             .arg(PARTITIONS.to_string())
             .args(&self.arguments.streams)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
-        let peer = Ended(command.spawn().expect("java starts"));
-        self.watch(peer, began, &name, &topic, end)
+        let began = Instant::now();
+        self.watch(Running::start(&mut command), began, &name, &topic)
     }
 
     /// Waits until a process has consumed and committed all and tells no more.
-    fn watch(
-        &self,
-        mut process: Ended,
-        began: Instant,
-        group: &str,
-        topic: &str,
-        end: u64,
-    ) -> Drained {
-        let client = self.stand.client(group);
-        let mut half: Option<(Cost, u64)> = None;
-        let mut consumed_s = None;
-        let (mut last, mut cost) = ((0, 0), Cost::of(&process.0, began, end));
+    fn watch(&self, mut process: Running, began: Instant, group: &str, topic: &str) -> Drained {
+        let pid = process.id();
+        let client = self.lab.any_client(group);
+        let ends = ends_of(&client, UPDATES);
+        let updates: u64 = ends.iter().map(|(_, _, end)| *end as u64).sum();
+        let mut half: Option<(f64, u64)> = None;
+        let drained = until_none_left(
+            &mut process,
+            || left_for(&client, &ends),
+            |_, left| {
+                if half.is_none() && left <= updates / 2 {
+                    half = Some((cpu_s(pid), left));
+                }
+            },
+        );
+        let wall = began.elapsed();
+        if let Err(why) = drained {
+            let log = std::fs::read_to_string(self.lab.folder().join(group).join("log"));
+            panic!("{group}: {why}\n{:.10000}", log.unwrap_or_default());
+        }
+        let told = || -> i64 {
+            let ends = ends_of(&client, topic).into_iter();
+            ends.map(|(_, _, end)| end).sum()
+        };
+        let (mut last, mut cost) = (told(), cost_of(pid, wall, updates));
         let mut changed = Instant::now();
-        loop {
-            let now = (
-                self.stand.committed(&client),
-                self.stand.end(&client, topic),
-            );
+        while changed.elapsed() < CALM {
+            std::thread::sleep(LOOK);
+            assert!(process.is_running(), "{group} has ended");
+            let now = told();
             if now != last {
-                cost = Cost::of(&process.0, began, end);
+                cost = cost_of(pid, wall, updates);
                 (last, changed) = (now, Instant::now());
             }
-            let (done, _) = now;
-            if half.is_none() && done >= end / 2 {
-                half = Some((cost, done));
-            }
-            if done >= end && consumed_s.is_none() {
-                consumed_s = Some(cost.wall_s);
-            }
-            if let (Some(wall_s), Some((half, at))) = (consumed_s, half)
-                && changed.elapsed() > CALM
-            {
-                let of_half = |left: u64| (cost.cpu_s - half.cpu_s) / left as f64 * 1e6;
-                let second_half = end.checked_sub(at).filter(|left| *left > 0).map(of_half);
-                return Drained {
-                    cost: Cost { wall_s, ..cost },
-                    second_half,
-                    told: told::read(self.stand.services.kafka(), topic, group),
-                };
-            }
-            if began.elapsed() > PATIENCE || !process.is_running() {
-                let log = self.stand.folder.0.join(group).join("log");
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                panic!("{group} ended or is stuck at {done} of {end}\n{log:.10000}");
-            }
-            std::thread::sleep(LOOK);
+        }
+        Drained {
+            cost,
+            second_half: half.map(|(cpu, left)| (cost.cpu_s - cpu) / left as f64 * 1e6),
+            told: told::read(self.lab.services().kafka(), topic, group),
         }
     }
 }

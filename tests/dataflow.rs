@@ -41,23 +41,22 @@ struct Stored {
 /// Every partition of every input.
 type Log = BTreeMap<(Input, i32), Vec<Stored>>;
 
-/// Hands out a log in chunks of random size from partitions in random turn.
+/// Hands out a log in chunks of random size, often none.
 struct Replay {
     partitions: BTreeMap<i32, VecDeque<Stored>>,
     ended: BTreeSet<i32>,
-    paused: BTreeSet<i32>,
     dice: Pcg64Mcg,
 }
 
 impl RecordReader for Replay {
     type Error = Infallible;
 
-    fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>)) -> Result<usize, Infallible> {
-        let names: Vec<i32> = self.partitions.keys().copied().collect();
-        let partition = names[self.dice.random_range(0..names.len())];
-        if self.paused.contains(&partition) {
-            return Ok(0);
-        }
+    fn poll(
+        &mut self,
+        partition: i32,
+        max: usize,
+        visit: &mut dyn FnMut(Polled<'_>),
+    ) -> Result<usize, Infallible> {
         let records = self
             .partitions
             .get_mut(&partition)
@@ -73,7 +72,7 @@ impl RecordReader for Replay {
             }));
         }
         if records.is_empty() && self.ended.insert(partition) {
-            visit(Polled::End { partition });
+            visit(Polled::End);
         }
         Ok(count)
     }
@@ -83,13 +82,8 @@ impl RecordReader for Replay {
         Ok(())
     }
 
-    fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), Infallible> {
-        if paused {
-            self.paused.insert(partition);
-        } else {
-            self.paused.remove(&partition);
-        }
-        Ok(())
+    fn was_disturbed(&mut self) -> Result<bool, Infallible> {
+        Ok(self.dice.random_ratio(1, 100))
     }
 }
 
@@ -332,7 +326,6 @@ fn run_from(log: &Log, workers: usize, seed: u64, from: Option<From>) -> Given {
                         reader: Replay {
                             partitions,
                             ended: BTreeSet::new(),
-                            paused: BTreeSet::new(),
                             dice: Pcg64Mcg::seed_from_u64(seed ^ (index as u64) << 8),
                         },
                         partitions: clocks,

@@ -38,7 +38,15 @@ const OURS: &[(&str, &[&str])] = &[
     ),
     (
         "clickhouse",
-        &["wire", "epoch", "model", "config", "telemetry", "fail"],
+        &[
+            "wire",
+            "epoch",
+            "model",
+            "config",
+            "telemetry",
+            "fail",
+            "geo",
+        ],
     ),
     (
         "gateway",
@@ -118,7 +126,14 @@ const THEIRS: &[(&str, &[&str])] = &[
     ),
     ("object_store", &["snapshot"]),
     ("libloading", &["services/clickhouse_lib.rs"]),
-    ("unsafe", &["services/clickhouse_lib.rs", "kafka/header.rs"]),
+    (
+        "unsafe",
+        &[
+            "services/clickhouse_lib.rs",
+            "kafka/header.rs",
+            "kafka/partition_queue.rs",
+        ],
+    ),
 ];
 
 #[test]
@@ -585,7 +600,7 @@ fn f() {
             (
                 "services/kafka.rs",
                 "fn f() { unsafe { g() } }",
-                "src/services/kafka.rs:1: `unsafe` belongs in `services/clickhouse_lib.rs`, `kafka/header.rs` only (`unsafe`)",
+                "src/services/kafka.rs:1: `unsafe` belongs in `services/clickhouse_lib.rs`, `kafka/header.rs`, `kafka/partition_queue.rs` only (`unsafe`)",
             ),
             (
                 "dataflow/windows.rs",

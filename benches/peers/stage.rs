@@ -1,14 +1,10 @@
 //! The stage: all fences and orders before the first update, and none later.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use riderflow::model::Input;
-use riderflow::simulate::{
-    Batch, Counts, Message, Plan, Road, RunError, Simulation, Straight, What,
-};
+use riderflow::simulate::{Batch, Message, Plan, Road as _, Simulation, Straight, What};
 
-use crate::common::ANSWER;
+use crate::common::{ANSWER, send};
 
 /// City time in which the city tells the orders that it begins with, ms.
 const OPENING_MS: i64 = 1_000;
@@ -21,9 +17,7 @@ pub(crate) fn set_stage(road: &Straight<'_>, plan: Plan) -> (usize, usize) {
     let send = |batch: &Batch, message: &Message| {
         let mut message = message.clone();
         message.timestamp_ms = start_ms;
-        while !road.try_send(batch, &message).expect("it is sent") {
-            road.serve(Duration::from_millis(1));
-        }
+        send(road, batch, &message);
     };
     let mut batch = Batch::new();
     simulation.fences(&mut batch);
@@ -51,38 +45,22 @@ pub(crate) fn set_stage(road: &Straight<'_>, plan: Plan) -> (usize, usize) {
             send(batch, message);
         }
     }
-    road.flush(ANSWER).expect("the stage is set");
+    road.flush(ANSWER).expect("Kafka takes all");
     (fences, last.len())
 }
 
-/// The way of updates; all else goes nowhere.
-pub(crate) struct UpdatesAlone<'a>(pub(crate) Straight<'a>);
-
-impl Road for UpdatesAlone<'_> {
-    fn try_send(&self, batch: &Batch, message: &Message) -> Result<bool, RunError> {
-        match message.what.input() {
-            Input::Updates => self.0.try_send(batch, message),
-            Input::Orders | Input::Geofences => Ok(true),
+/// Sends updates alone, at least so many; the last step is sent whole.
+pub(crate) fn send_updates(road: &Straight<'_>, plan: Plan, updates: u64) {
+    let mut simulation = Simulation::new(plan);
+    let mut batch = Batch::new();
+    let mut sent = 0;
+    while sent < updates {
+        simulation.next_step(&mut batch);
+        let all = batch.messages().iter();
+        for message in all.filter(|it| matches!(it.what, What::Update(_))) {
+            send(road, &batch, message);
+            sent += 1;
         }
     }
-
-    fn serve(&self, time: Duration) {
-        self.0.serve(time);
-    }
-
-    fn check(&self) -> Result<(), RunError> {
-        self.0.check()
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.0.in_flight()
-    }
-
-    fn flush(&self, timeout: Duration) -> Result<(), RunError> {
-        self.0.flush(timeout)
-    }
-
-    fn acked(&self) -> Counts {
-        self.0.acked()
-    }
+    road.flush(ANSWER).expect("Kafka takes all");
 }

@@ -2,39 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 
-use crate::common::{ANSWER, assign_all};
+use crate::common::read_to_end;
 
 /// For each driver the ids and times of its events, as they were told.
 pub(crate) type Told = HashMap<String, Vec<(String, String)>>;
 
 /// The events of a topic that have the source of a pipeline, or of a peer called so.
 pub(crate) fn read(brokers: &str, topic: &str, name: &str) -> Told {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "compare")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .create()
-        .expect("a consumer");
-    let mut open = assign_all(&consumer, topic);
     let source = format!("/riderflow/{name}");
     let mut told = Told::new();
-    while open > 0 {
-        let message = match consumer.poll(ANSWER) {
-            Some(Ok(message)) => message,
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                open -= 1;
-                continue;
-            }
-            Some(Err(error)) => panic!("{error}"),
-            None => panic!("{topic} can't be read"),
-        };
+    read_to_end(brokers, topic, |message| {
         let header = |name: &str| {
             let headers = message.headers().expect("an event has headers");
             let value = headers.iter().find(|header| header.key == name)?.value?;
@@ -46,7 +25,7 @@ pub(crate) fn read(brokers: &str, topic: &str, name: &str) -> Told {
             let time = header("ce_time").expect("a time");
             told.entry(driver).or_default().push((id, time));
         }
-    }
+    });
     told
 }
 

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use super::insert::{Context, store};
 use super::parcel::{Origin, Parcel, Rows, Table};
 use super::reconcile::Ask;
-use super::rows::{EventRow, LocationRow, Months, Record, RejectedRow};
+use super::rows::{EventRow, Months, Record, RejectedRow};
 use super::shared::{Shared, Waiting};
 use super::writer::{Observer, Options};
-use crate::model::{CellWindow, DriverWindow, SessionWindow};
+use crate::model::{CellWindow, DriverWindow, Location, SessionWindow};
 
 /// Inserts of one buffer that run at the same time.
 const IN_FLIGHT: usize = 4;
@@ -179,11 +179,7 @@ impl<R> Default for Buffer<R> {
 }
 
 impl<R: Record> Buffer<R> {
-    fn take<T>(&mut self, sent: Waiting, rows: Vec<T>)
-    where
-        R: From<T>,
-    {
-        let mut rows: Vec<R> = rows.into_iter().map(R::from).collect();
+    fn take(&mut self, sent: Waiting, mut rows: Vec<R>) {
         // It has the sender's room, which is not counted.
         rows.shrink_to_fit();
         self.rows += rows.len();
@@ -269,7 +265,7 @@ struct Tables {
     cells: [Buffer<CellWindow>; 2],
     drivers: [Buffer<DriverWindow>; 2],
     sessions: [Buffer<SessionWindow>; 2],
-    locations: [Buffer<LocationRow>; 2],
+    locations: [Buffer<Location>; 2],
 }
 
 /// The same for each buffer, in the order in which they are drained.
@@ -315,8 +311,8 @@ impl Tables {
         let (sent, kind) = ((number, at), usize::from(origin == Origin::Doubtful));
         match rows {
             Rows::Locations(rows) => self.locations[kind].take(sent, rows),
-            Rows::Events(rows) => self.events[kind].take(sent, rows),
-            Rows::Rejected(rows) => self.rejected[kind].take(sent, rows),
+            Rows::Events(rows) => self.events[kind].take(sent, converted(rows)),
+            Rows::Rejected(rows) => self.rejected[kind].take(sent, converted(rows)),
             Rows::Cells(rows) => self.cells[kind].take(sent, rows),
             Rows::Drivers(rows) => self.drivers[kind].take(sent, rows),
             Rows::Sessions(rows) => self.sessions[kind].take(sent, rows),
@@ -365,6 +361,10 @@ impl Tables {
             buffer.wide_until = Some(until);
         });
     }
+}
+
+fn converted<T, R: From<T>>(rows: Vec<T>) -> Vec<R> {
+    rows.into_iter().map(R::from).collect()
 }
 
 /// The batch, one part for each ClickHouse partition.

@@ -19,8 +19,8 @@
 //! nevertheless, ClickHouse drops one of the two. Since a server that died may remember a token
 //! without its rows, the success of a used token is not believed: the table is asked again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use clickhouse::Client;
@@ -30,14 +30,13 @@ use tracing::{error, warn};
 
 use super::batches::{Cut, End};
 use super::fault::{Backoff, FENCED, Fault, Remedy, SEALED};
+use super::native::{BLOCK_ROWS, BlockWriter};
 use super::reconcile::{Ask, keep_missing};
 use super::shared::{Amount, Shared};
 use super::within;
 use super::writer::{Notice, Observer, Options};
 use crate::fail;
-
-/// Bytes that are encoded before they are sent.
-const CHUNK_BYTES: usize = 256 * 1024;
+use crate::geo::CellFinder;
 
 /// What all inserts of a writer have in common.
 pub(super) struct Context {
@@ -56,6 +55,8 @@ pub(super) struct Context {
     seal: AtomicU64,
     next_batch: AtomicU64,
     registered: OnceCell<()>,
+    /// Finds the cells of updates. All inserts are on one thread, so it is never waited for.
+    cells: Mutex<CellFinder>,
 }
 
 impl Context {
@@ -79,7 +80,13 @@ impl Context {
             ends,
             next_batch: AtomicU64::new(0),
             registered: OnceCell::new(),
+            cells: Mutex::new(CellFinder::new(h3o::Resolution::Nine)),
         }
+    }
+
+    fn cells(&self) -> MutexGuard<'_, CellFinder> {
+        // What it remembers is right at any time.
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, notice: Notice) {
@@ -362,14 +369,15 @@ impl Batch<'_> {
         context.register().await?;
         let (table, structure) = (R::TABLE.name(), R::STRUCTURE);
         let sql = format!(
-            "INSERT INTO {table} ({}) SELECT * FROM input('{structure}') WHERE {} FORMAT RowBinary",
+            "INSERT INTO {table} ({}) SELECT * FROM input('{structure}') WHERE {} FORMAT Native",
             columns(structure),
             context.condition(),
         );
         let id = self.id::<R>();
         let limit = context.options.timeout;
-        // One block, whatever the server's defaults are.
-        let block = count(rows).max(1_048_449).to_string();
+        // The server puts the blocks that come together into one, whatever its defaults are.
+        let count = count(rows);
+        let least = count.max(1_048_449).to_string();
         let mut insert = context
             .client
             .insert_formatted_with(sql)
@@ -377,21 +385,23 @@ impl Batch<'_> {
             .with_setting("insert_deduplication_token", format!("{id}{token}"))
             .with_setting("insert_deduplicate", "1")
             .with_setting("async_insert", "0")
-            .with_setting("max_insert_block_size", &block)
-            .with_setting("min_insert_block_size_rows", &block)
+            .with_setting("max_insert_block_size", &least)
+            .with_setting("min_insert_block_size_rows", &least)
             .with_setting("min_insert_block_size_bytes", "0")
+            .with_setting("max_insert_threads", "1")
             .with_setting("use_query_cache", "0")
             .with_setting("wait_end_of_query", "1");
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES + 4096);
-        for row in rows.iter().flatten() {
-            row.encode(&mut chunk);
-            if chunk.len() >= CHUNK_BYTES {
-                let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_BYTES + 4096));
-                within(limit, insert.send(full.into())).await?;
+        let mut rows = rows.iter().flatten();
+        let mut block = Vec::with_capacity(BLOCK_ROWS.min(count));
+        let mut writer = BlockWriter::new();
+        loop {
+            block.clear();
+            block.extend(rows.by_ref().take(BLOCK_ROWS));
+            if block.is_empty() {
+                break;
             }
-        }
-        if !chunk.is_empty() {
-            within(limit, insert.send(chunk.into())).await?;
+            let bytes = writer.block(&block, &mut context.cells());
+            within(limit, insert.send(bytes.into())).await?;
         }
         fail::point("insert-sent");
         within(limit * 2, insert.end()).await

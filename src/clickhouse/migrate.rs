@@ -44,7 +44,7 @@ macro_rules! migration {
 
 /// In the order in which they are applied. A file that has been released never changes: a
 /// later one alters what it made.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     migration!(1, "001_driver_locations"),
     migration!(2, "002_events"),
     migration!(3, "003_cell_minutes"),
@@ -54,6 +54,7 @@ const MIGRATIONS: [Migration; 9] = [
     migration!(7, "007_writers"),
     migration!(8, "008_by_identity"),
     migration!(9, "009_seals"),
+    migration!(10, "010_dense_positions"),
 ];
 
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS schema_migrations

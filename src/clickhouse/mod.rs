@@ -9,8 +9,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`migrate`] | the numbered migrations and the comparison of tables with them |
-//! | `rows` | one struct a table, and the conversion from the model |
+//! | `rows` | one row a table, and the conversion from the model |
 //! | `window_rows` | the same for the tables of windows, whose rows are upserts |
+//! | `native` | the blocks that rows are sent as |
 //! | [`writer`] | the handle: what goes in, the watermark |
 //! | `parcel` | what it is given: rows of a table, and where they come from |
 //! | `shared` | what is on its way, and the bound on it |
@@ -25,6 +26,7 @@ mod batches;
 mod fault;
 mod insert;
 pub mod migrate;
+mod native;
 mod parcel;
 mod reconcile;
 mod rows;

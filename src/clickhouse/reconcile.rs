@@ -14,7 +14,8 @@ use clickhouse::error::Result;
 use clickhouse::query::Query;
 use compact_str::CompactString;
 
-use super::rows::{EventRow, LocationRow, Record, RejectedRow};
+use super::rows::{EventRow, Record, RejectedRow};
+use crate::model::Location;
 
 /// Ids in one question: some hundred kilobytes of SQL.
 const IDS_AT_ONCE: usize = 10_000;
@@ -60,16 +61,17 @@ fn span(numbers: impl Iterator<Item = i64>) -> RangeInclusive<i64> {
     least..=greatest
 }
 
-impl Ask for LocationRow {
+impl Ask for Location {
     /// A batch's offsets lie close together: one range for each Kafka partition.
     async fn present(client: &Client, rows: &[&Self]) -> Result<HashSet<Self::Key>> {
-        let mut partitions: BTreeMap<i32, Vec<&Self>> = BTreeMap::new();
+        let mut partitions: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
         for &row in rows {
-            partitions.entry(row.kafka_partition).or_default().push(row);
+            let (partition, offset) = row.key();
+            partitions.entry(partition).or_default().push(offset);
         }
         let mut present = HashSet::new();
-        for (partition, rows) in partitions {
-            let offsets = span(rows.iter().map(|row| row.kafka_offset));
+        for (partition, offsets) in partitions {
+            let offsets = span(offsets.into_iter());
             let question = client
                 .query(
                     "SELECT kafka_offset FROM driver_locations \

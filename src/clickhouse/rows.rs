@@ -1,18 +1,17 @@
-//! One struct a table: its conversion from the model, its identity, its bytes.
+//! One row a table: its conversion from the model, its identity, its columns.
 //!
-//! Fields are the tables' columns in their order. A row's bytes are ClickHouse's `RowBinary`:
-//! numbers little-endian, times as the milliseconds since 1970 of a `DateTime64(3)`, texts after
-//! their length in LEB128, nullable values after a byte that is 1 for null. They are written
-//! here and not by the `clickhouse` crate, because its typed insert can't carry the condition
-//! that fences off an older run. The H3 cell is computed here, so on the writer's thread.
+//! Columns are the tables' own in their order; [`super::native`] makes blocks of them. Updates
+//! are rows as they are. The H3 cell is found while a block is written, so on the writer's
+//! thread.
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
 use compact_str::CompactString;
 
+use super::native::Tile;
 use super::parcel::{StoredEvent, Table};
-use crate::model::{DeadLetter, Flag, Location, Position, TimeMs};
+use crate::model::{DeadLetter, Flag, Location, TimeMs};
 
 /// What a row takes in memory besides the texts and bytes that it owns, bytes.
 pub(super) const ROW_COST: usize = 192;
@@ -23,10 +22,12 @@ pub(super) trait Record: Send + Sync + 'static {
     type Key: Hash + Eq + Debug + Send + Sync;
     /// Its table.
     const TABLE: Table;
-    /// The columns in the order of [`Record::encode`], with the types of its bytes.
+    /// The columns in the order of [`Record::encode`], with the types of their values.
     const STRUCTURE: &'static str;
-    /// Appends the row in `RowBinary`.
-    fn encode(&self, out: &mut Vec<u8>);
+    /// Writes the columns of some rows, one after the other.
+    fn encode(rows: &mut Tile<'_, Self>)
+    where
+        Self: Sized;
     /// Its identity.
     fn key(&self) -> Self::Key;
     /// What it costs in memory, bytes, as [`super::Rows`] counted it.
@@ -36,58 +37,8 @@ pub(super) trait Record: Send + Sync + 'static {
     fn partition(&self, months: &mut Months) -> u32;
 }
 
-/// The column `driver_locations.h3`: the cell of resolution 9 around a position.
-pub(super) fn h3_cell(position: Position) -> u64 {
-    // Only a number that is not finite has no cell, and a valid update has none of those.
-    h3o::LatLng::new(position.latitude, position.longitude)
-        .map_or(0, |place| place.to_cell(h3o::Resolution::Nine).into())
-}
-
-/// A row of `driver_locations`.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct LocationRow {
-    driver_id: u64,
-    pub(super) timestamp: i64,
-    latitude: f64,
-    longitude: f64,
-    state: CompactString,
-    accuracy: Option<f32>,
-    speed: Option<f32>,
-    heading: Option<f32>,
-    h3: u64,
-    flag: i8,
-    pub(super) kafka_partition: i32,
-    pub(super) kafka_offset: i64,
-    received_at: i64,
-}
-
-impl From<Location> for LocationRow {
-    fn from(Location { update, flag }: Location) -> Self {
-        Self {
-            driver_id: update.driver.0,
-            timestamp: update.event_time_ms,
-            latitude: update.position.latitude,
-            longitude: update.position.longitude,
-            state: update.state.unwrap_or_default(),
-            accuracy: update.accuracy_m,
-            speed: update.speed_mps,
-            heading: update.heading_deg,
-            h3: h3_cell(update.position),
-            flag: match flag {
-                Flag::Ok => 0,
-                Flag::Late => 1,
-                Flag::Duplicate => 2,
-                Flag::Inaccurate => 3,
-                Flag::Teleport => 4,
-            },
-            kafka_partition: update.place.source.partition,
-            kafka_offset: update.place.source.offset,
-            received_at: update.received_at_ms,
-        }
-    }
-}
-
-impl Record for LocationRow {
+/// A row of `driver_locations`, as the job gives it: most rows are of this table.
+impl Record for Location {
     type Key = (i32, i64);
     const TABLE: Table = Table::DriverLocations;
     const STRUCTURE: &'static str = "driver_id UInt64, timestamp DateTime64(3), \
@@ -95,24 +46,25 @@ impl Record for LocationRow {
         speed Nullable(Float32), heading Nullable(Float32), h3 UInt64, flag Int8, \
         kafka_partition Int32, kafka_offset Int64, received_at DateTime64(3)";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.driver_id.to_le_bytes());
-        out.extend(self.timestamp.to_le_bytes());
-        out.extend(self.latitude.to_le_bytes());
-        out.extend(self.longitude.to_le_bytes());
-        put_bytes(out, self.state.as_bytes());
-        put_nullable(out, self.accuracy);
-        put_nullable(out, self.speed);
-        put_nullable(out, self.heading);
-        out.extend(self.h3.to_le_bytes());
-        out.extend(self.flag.to_le_bytes());
-        out.extend(self.kafka_partition.to_le_bytes());
-        out.extend(self.kafka_offset.to_le_bytes());
-        out.extend(self.received_at.to_le_bytes());
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.numbers(|row| row.update.driver.0.to_le_bytes());
+        rows.numbers(|row| row.update.event_time_ms.to_le_bytes());
+        rows.numbers(|row| row.update.position.latitude.to_le_bytes());
+        rows.numbers(|row| row.update.position.longitude.to_le_bytes());
+        rows.texts(|row| row.update.state.as_deref().unwrap_or_default().as_bytes());
+        rows.nullables(|row| row.update.accuracy_m.map(f32::to_le_bytes));
+        rows.nullables(|row| row.update.speed_mps.map(f32::to_le_bytes));
+        rows.nullables(|row| row.update.heading_deg.map(f32::to_le_bytes));
+        rows.cells(|row| row.update.position);
+        rows.numbers(|row| flag(row.flag).to_le_bytes());
+        rows.numbers(|row| row.update.place.source.partition.to_le_bytes());
+        rows.numbers(|row| row.update.place.source.offset.to_le_bytes());
+        rows.numbers(|row| row.update.received_at_ms.to_le_bytes());
     }
 
     fn key(&self) -> Self::Key {
-        (self.kafka_partition, self.kafka_offset)
+        let source = self.update.place.source;
+        (source.partition, source.offset)
     }
 
     fn cost(&self) -> usize {
@@ -120,7 +72,18 @@ impl Record for LocationRow {
     }
 
     fn partition(&self, months: &mut Months) -> u32 {
-        months.of(self.timestamp)
+        months.of(self.update.event_time_ms)
+    }
+}
+
+/// Its number in the column's `Enum8`.
+fn flag(flag: Flag) -> i8 {
+    match flag {
+        Flag::Ok => 0,
+        Flag::Late => 1,
+        Flag::Duplicate => 2,
+        Flag::Inaccurate => 3,
+        Flag::Teleport => 4,
     }
 }
 
@@ -158,15 +121,15 @@ impl Record for EventRow {
     const STRUCTURE: &'static str = "id String, type String, driver_id UInt64, order_id String, \
         fence_id String, event_time DateTime64(3), detected_at DateTime64(3), data String";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.id.as_bytes());
-        put_bytes(out, self.kind.as_bytes());
-        out.extend(self.driver_id.to_le_bytes());
-        put_bytes(out, self.order_id.as_bytes());
-        put_bytes(out, self.fence_id.as_bytes());
-        out.extend(self.event_time.to_le_bytes());
-        out.extend(self.detected_at.to_le_bytes());
-        put_bytes(out, self.data.as_bytes());
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.texts(|row| row.id.as_bytes());
+        rows.texts(|row| row.kind.as_bytes());
+        rows.numbers(|row| row.driver_id.to_le_bytes());
+        rows.texts(|row| row.order_id.as_bytes());
+        rows.texts(|row| row.fence_id.as_bytes());
+        rows.numbers(|row| row.event_time.to_le_bytes());
+        rows.numbers(|row| row.detected_at.to_le_bytes());
+        rows.texts(|row| row.data.as_bytes());
     }
 
     fn key(&self) -> Self::Key {
@@ -213,13 +176,13 @@ impl Record for RejectedRow {
     const STRUCTURE: &'static str = "reason String, detail String, topic String, \
         kafka_partition Int32, kafka_offset Int64, value String";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.reason.as_bytes());
-        put_bytes(out, self.detail.as_bytes());
-        put_bytes(out, self.topic.as_bytes());
-        out.extend(self.kafka_partition.to_le_bytes());
-        out.extend(self.kafka_offset.to_le_bytes());
-        put_bytes(out, &self.value);
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.texts(|row| row.reason.as_bytes());
+        rows.texts(|row| row.detail.as_bytes());
+        rows.texts(|row| row.topic.as_bytes());
+        rows.numbers(|row| row.kafka_partition.to_le_bytes());
+        rows.numbers(|row| row.kafka_offset.to_le_bytes());
+        rows.texts(|row| &row.value);
     }
 
     fn key(&self) -> Self::Key {
@@ -232,26 +195,6 @@ impl Record for RejectedRow {
 
     fn partition(&self, _months: &mut Months) -> u32 {
         0
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    let mut length = bytes.len();
-    while length >= 0x80 {
-        out.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
-    out.extend_from_slice(bytes);
-}
-
-fn put_nullable(out: &mut Vec<u8>, value: Option<f32>) {
-    match value {
-        Some(value) => {
-            out.push(0);
-            out.extend(value.to_le_bytes());
-        }
-        None => out.push(1),
     }
 }
 
@@ -320,21 +263,6 @@ fn days_before(year: i64, month: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_are_leb128() {
-        for (length, prefix) in [
-            (0, vec![0]),
-            (127, vec![127]),
-            (128, vec![0x80, 1]),
-            (16_384, vec![0x80, 0x80, 1]),
-        ] {
-            let mut out = Vec::new();
-            put_bytes(&mut out, &vec![7; length]);
-            assert_eq!(out[..prefix.len()], prefix);
-            assert_eq!(out.len(), prefix.len() + length);
-        }
-    }
 
     #[test]
     fn months_agree_with_the_calendar() {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use clickhouse::Client;
 use clickhouse::error::Result;
 
+use super::native::Tile;
 use super::parcel::Table;
 use super::reconcile::Ask;
 use super::rows::{Months, ROW_COST, Record};
@@ -17,13 +18,13 @@ impl Record for CellWindow {
     const STRUCTURE: &'static str = "cell UInt64, minute DateTime, drivers UInt64, \
         updates UInt64, mean_speed Nullable(Float64), epoch UInt64";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.cell.to_le_bytes());
-        put_seconds(out, self.start_ms);
-        out.extend(self.drivers.to_le_bytes());
-        out.extend(self.updates.to_le_bytes());
-        put_nullable(out, self.mean_speed_mps);
-        out.extend(self.version.0.to_le_bytes());
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.numbers(|row| row.cell.to_le_bytes());
+        rows.numbers(|row| seconds(row.start_ms));
+        rows.numbers(|row| row.drivers.to_le_bytes());
+        rows.numbers(|row| row.updates.to_le_bytes());
+        rows.nullables(|row| row.mean_speed_mps.map(f64::to_le_bytes));
+        rows.numbers(|row| row.version.0.to_le_bytes());
     }
 
     fn key(&self) -> Self::Key {
@@ -45,13 +46,13 @@ impl Record for DriverWindow {
     const STRUCTURE: &'static str = "driver_id UInt64, minute DateTime, updates UInt64, \
         distance_m Float64, max_speed Nullable(Float64), epoch UInt64";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.driver.0.to_le_bytes());
-        put_seconds(out, self.start_ms);
-        out.extend(self.updates.to_le_bytes());
-        out.extend(self.distance_m.to_le_bytes());
-        put_nullable(out, self.max_speed_mps);
-        out.extend(self.version.0.to_le_bytes());
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.numbers(|row| row.driver.0.to_le_bytes());
+        rows.numbers(|row| seconds(row.start_ms));
+        rows.numbers(|row| row.updates.to_le_bytes());
+        rows.numbers(|row| row.distance_m.to_le_bytes());
+        rows.nullables(|row| row.max_speed_mps.map(f64::to_le_bytes));
+        rows.numbers(|row| row.version.0.to_le_bytes());
     }
 
     fn key(&self) -> Self::Key {
@@ -73,14 +74,14 @@ impl Record for SessionWindow {
     const STRUCTURE: &'static str = "driver_id UInt64, start DateTime64(3), \
         end DateTime64(3), distance_m Float64, updates UInt64, epoch UInt64, is_deleted UInt8";
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.driver.0.to_le_bytes());
-        out.extend(self.start_ms.to_le_bytes());
-        out.extend(self.end_ms.to_le_bytes());
-        out.extend(self.distance_m.to_le_bytes());
-        out.extend(self.updates.to_le_bytes());
-        out.extend(self.version.0.to_le_bytes());
-        out.push(u8::from(self.updates == 0));
+    fn encode(rows: &mut Tile<'_, Self>) {
+        rows.numbers(|row| row.driver.0.to_le_bytes());
+        rows.numbers(|row| row.start_ms.to_le_bytes());
+        rows.numbers(|row| row.end_ms.to_le_bytes());
+        rows.numbers(|row| row.distance_m.to_le_bytes());
+        rows.numbers(|row| row.updates.to_le_bytes());
+        rows.numbers(|row| row.version.0.to_le_bytes());
+        rows.numbers(|row| [u8::from(row.updates == 0)]);
     }
 
     fn key(&self) -> Self::Key {
@@ -110,17 +111,7 @@ macro_rules! never_asked {
 never_asked!(CellWindow, DriverWindow, SessionWindow);
 
 /// A `DateTime`: seconds since 1970.
-fn put_seconds(out: &mut Vec<u8>, at_ms: TimeMs) {
+fn seconds(at_ms: TimeMs) -> [u8; 4] {
     let seconds = u32::try_from(at_ms.div_euclid(1000)).unwrap_or(u32::MAX);
-    out.extend(seconds.to_le_bytes());
-}
-
-fn put_nullable(out: &mut Vec<u8>, value: Option<f64>) {
-    match value {
-        Some(value) => {
-            out.push(0);
-            out.extend(value.to_le_bytes());
-        }
-        None => out.push(1),
-    }
+    seconds.to_le_bytes()
 }

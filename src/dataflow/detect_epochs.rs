@@ -18,17 +18,12 @@ use timely::dataflow::operators::{Capability, InputCapability};
 
 use super::keep_fences::FenceState;
 use super::marks::{Marks, end_of};
-use super::read_inputs::Number;
+use super::read_inputs::{Number, Parcel};
 use super::windows::Counted;
-use super::{Context, Output, frontier_of};
+use super::{Context, Output, frontier_of, group_of};
 use crate::detect::{Detector, DriverState, OrderStep, Outputs, SessionsState};
-use crate::epoch::key_group;
-use crate::model::{DriverId, Epoch, Event, FenceChange, Flag, Input, Place, Source, Update};
+use crate::model::{Epoch, Event, FenceChange, Flag, Input, Place, Source, Update};
 use crate::snapshot::{Kind, Mark, Part, Parts};
-
-fn group_of(driver: DriverId) -> u64 {
-    key_group(&driver.0.to_le_bytes())
-}
 
 /// What an epoch has received so far.
 #[derive(Default)]
@@ -78,8 +73,8 @@ pub(super) struct Detected<'scope> {
 }
 
 pub(super) fn detect_epochs<'scope>(
-    updates: StreamVec<'scope, u64, Update>,
-    numbers: StreamVec<'scope, u64, Number>,
+    updates: StreamVec<'scope, u64, Parcel<Update>>,
+    numbers: StreamVec<'scope, u64, Parcel<Number>>,
     steps: StreamVec<'scope, u64, OrderStep>,
     fences: StreamVec<'scope, u64, FenceChange>,
     marks: StreamVec<'scope, u64, Mark>,
@@ -91,8 +86,8 @@ pub(super) fn detect_epochs<'scope>(
         updates.scope().index() as u64,
         updates.scope().peers() as u64,
     );
-    let by_driver = Exchange::new(|update: &Update| group_of(update.driver));
-    let numbers_by_driver = Exchange::new(|number: &Number| group_of(number.driver));
+    let by_driver = Exchange::new(|parcel: &Parcel<Update>| parcel.worker);
+    let numbers_by_driver = Exchange::new(|parcel: &Parcel<Number>| parcel.worker);
     let steps_by_driver = Exchange::new(|step: &OrderStep| group_of(step.driver));
     let mut updates = builder.new_input(updates, by_driver);
     let mut numbers = builder.new_input(numbers, numbers_by_driver);
@@ -126,14 +121,18 @@ pub(super) fn detect_epochs<'scope>(
             updates.for_each(|capability, data| {
                 if let Some(capabilities) = retain(&capability) {
                     let entry = waiting.entry(*capabilities[0].time()).or_default();
-                    entry.updates.push(std::mem::take(data));
+                    entry
+                        .updates
+                        .extend(data.drain(..).map(|parcel| parcel.values));
                     entry.capabilities.get_or_insert(capabilities);
                 }
             });
             numbers.for_each(|capability, data| {
                 if let Some(capabilities) = retain(&capability) {
                     let entry = waiting.entry(*capabilities[0].time()).or_default();
-                    entry.numbers.push(std::mem::take(data));
+                    entry
+                        .numbers
+                        .extend(data.drain(..).map(|parcel| parcel.values));
                     entry.capabilities.get_or_insert(capabilities);
                 }
             });
@@ -307,7 +306,12 @@ impl Judge {
         // A number comes with its update, by the same way into the same epoch.
         let numbers = in_order(received.numbers, |number| number.place);
         let mut numbers = numbers.into_iter().peekable();
-        for update in in_order(received.updates, |update| update.place) {
+        let mut updates = in_order(received.updates, |update| update.place).into_iter();
+        loop {
+            detector.look_ahead(updates.as_slice());
+            let Some(update) = updates.next() else {
+                break;
+            };
             while let Some(change) = changes.next_if(|change| change.place() < update.place) {
                 apply(change, outputs, detector);
             }
@@ -364,7 +368,13 @@ impl Judge {
 fn in_order<T>(containers: Vec<Vec<T>>, place: impl Fn(&T) -> Place) -> Vec<T> {
     let mut run: Vec<T> = match <[Vec<T>; 1]>::try_from(containers) {
         Ok([only]) => only,
-        Err(containers) => containers.into_iter().flatten().collect(),
+        Err(containers) => {
+            let mut run = Vec::with_capacity(containers.iter().map(Vec::len).sum());
+            for mut container in containers {
+                run.append(&mut container);
+            }
+            run
+        }
     };
     if !run.is_sorted_by_key(&place) {
         run.sort_by_key(&place);

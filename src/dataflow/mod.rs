@@ -46,7 +46,7 @@ pub use read_inputs::Feed;
 
 use crate::detect::Rules;
 use crate::epoch::{OffsetRange, RecordReader, key_group};
-use crate::model::{DeadLetter, Epoch, Event, Location, TimeMs, WindowRows};
+use crate::model::{DeadLetter, DriverId, Epoch, Event, Location, TimeMs, WindowRows};
 use crate::snapshot::{Mark, Part};
 use crate::telemetry::Metrics;
 use crate::wire::Limits;
@@ -188,6 +188,11 @@ pub struct Progress {
     pub judged: Handle<u64>,
     /// At the oldest epoch that isn't in the windows yet, if there are any.
     pub windows: Option<Handle<u64>>,
+}
+
+/// The key group of a driver, which says which worker it belongs to.
+fn group_of(driver: DriverId) -> u64 {
+    key_group(&driver.0.to_le_bytes())
 }
 
 /// Builds one worker's part of the dataflow.

@@ -4,11 +4,14 @@
 //! its bytes are still in the fetch buffer, so nothing is copied that isn't kept. The
 //! operator holds, on each output, a capability at the floor of its slowest partition.
 //!
-//! Bounds: a partition that is ahead of the frontier by more than [`AHEAD_LIMIT`] records is
-//! paused until the frontier follows; the slowest partition never is, so the frontier always
+//! The partition that is furthest behind is read first, so that epochs fill in their order.
+//!
+//! Bounds: a partition that is ahead of the frontier by more than [`AHEAD_LIMIT`] records is not
+//! read until the frontier follows; the slowest partition always is, so the frontier always
 //! moves. One activation handles at most [`BATCH`] records of each input.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,17 +23,19 @@ use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::{Scope, StreamVec};
 
-use super::Context;
+use super::{Context, group_of};
 use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
 use crate::model::{
-    DeadLetter, DriverId, Epoch, Fault, FenceChange, Input, OrderChange, Place, Sequence, TimeMs,
-    Update,
+    DeadLetter, DriverId, Epoch, Fault, FenceChange, Input, OrderChange, Place, Sequence, Source,
+    TimeMs, Update,
 };
 use crate::snapshot::Mark;
 use crate::wire;
 
 /// Records that a partition may be ahead of the frontier.
-const AHEAD_LIMIT: usize = 400_000;
+const AHEAD_LIMIT: usize = 100_000;
+/// Records of one partition before it is asked again which one is furthest behind.
+const TURN: usize = 1_024;
 /// Records of one input in one activation.
 const BATCH: usize = 8_192;
 /// A worker that has not polled for this long was held up; meanwhile anything may have come.
@@ -61,10 +66,20 @@ pub(super) struct Number {
     pub(super) sequence: Sequence,
 }
 
+/// What goes to one worker, in one piece: timely's exchange of single values would copy each
+/// into buffers of a few dozen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Parcel<T> {
+    pub(super) worker: u64,
+    pub(super) values: Vec<T>,
+}
+
 /// What the source gives, each in the epoch that it belongs to.
 pub(super) struct Decoded<'scope> {
-    pub(super) updates: StreamVec<'scope, u64, Update>,
-    pub(super) numbers: StreamVec<'scope, u64, Number>,
+    /// By driver.
+    pub(super) updates: StreamVec<'scope, u64, Parcel<Update>>,
+    /// By driver.
+    pub(super) numbers: StreamVec<'scope, u64, Parcel<Number>>,
     pub(super) orders: StreamVec<'scope, u64, OrderChange>,
     pub(super) fences: StreamVec<'scope, u64, FenceChange>,
     pub(super) dead_letters: StreamVec<'scope, u64, DeadLetter>,
@@ -82,6 +97,7 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
 ) -> Decoded<'scope> {
     let mut builder = OperatorBuilder::new("read_inputs".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
+    let peers = scope.peers() as u64;
 
     let (updates_out, updates) = builder.new_output();
     let (numbers_out, numbers) = builder.new_output();
@@ -101,7 +117,7 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
     builder.build(move |capabilities| {
         let mut capabilities = Some(capabilities);
         let mut feeds: Vec<FeedState<R>> = feeds.into_iter().map(FeedState::new).collect();
-        let mut out = Outboxes::default();
+        let mut out = Outboxes::new(peers);
         move |_frontiers| {
             let Some(held) = &mut capabilities else {
                 return;
@@ -132,6 +148,8 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
             else {
                 unreachable!("a capability for each of the seven outputs")
             };
+            out.updates.drop_empty();
+            out.numbers.drop_empty();
             out.updates.send(&mut updates_out.activate(), updates_cap);
             out.numbers.send(&mut numbers_out.activate(), numbers_cap);
             out.orders.send(&mut orders_out.activate(), orders_cap);
@@ -212,10 +230,37 @@ impl<T: 'static> Outbox<T> {
     }
 }
 
-#[derive(Default)]
+impl<T: 'static> Outbox<Parcel<T>> {
+    /// Puts a value into the parcel for the worker that owns the driver.
+    fn push_by_driver(&mut self, epoch: Epoch, driver: DriverId, value: T, peers: u64) {
+        let worker = group_of(driver) % peers;
+        let known = (self.epochs.iter_mut().rev()).find(|(other, _)| *other == epoch);
+        let parcels = match known {
+            Some((_, parcels)) => parcels,
+            None => {
+                let empty = (0..peers).map(|worker| Parcel {
+                    worker,
+                    values: Vec::new(),
+                });
+                self.epochs.push((epoch, empty.collect()));
+                &mut self.epochs.last_mut().expect("just pushed").1
+            }
+        };
+        parcels[worker as usize].values.push(value);
+    }
+
+    fn drop_empty(&mut self) {
+        for (_, parcels) in &mut self.epochs {
+            parcels.retain(|parcel| !parcel.values.is_empty());
+        }
+    }
+}
+
 struct Outboxes {
-    updates: Outbox<Update>,
-    numbers: Outbox<Number>,
+    /// How many workers there are.
+    peers: u64,
+    updates: Outbox<Parcel<Update>>,
+    numbers: Outbox<Parcel<Number>>,
     orders: Outbox<OrderChange>,
     fences: Outbox<FenceChange>,
     dead_letters: Outbox<DeadLetter>,
@@ -224,6 +269,19 @@ struct Outboxes {
 }
 
 impl Outboxes {
+    fn new(peers: u64) -> Self {
+        Self {
+            peers,
+            updates: Outbox::default(),
+            numbers: Outbox::default(),
+            orders: Outbox::default(),
+            fences: Outbox::default(),
+            dead_letters: Outbox::default(),
+            ranges: Outbox::default(),
+            marks: Outbox::default(),
+        }
+    }
+
     fn decode(&mut self, record: &Record<'_>, epoch: Epoch, at_ms: TimeMs, context: &Context) {
         let place = Place {
             at_ms,
@@ -236,7 +294,8 @@ impl Outboxes {
                         if let Some(header) = record.sequence {
                             self.number(header, epoch, &update);
                         }
-                        self.updates.push(epoch, update);
+                        let driver = update.driver;
+                        (self.updates).push_by_driver(epoch, driver, update, self.peers);
                     },
                 )
             }
@@ -259,7 +318,7 @@ impl Outboxes {
                 driver: update.driver,
                 sequence,
             };
-            self.numbers.push(epoch, number);
+            (self.numbers).push_by_driver(epoch, update.driver, number, self.peers);
         }
     }
 
@@ -280,15 +339,17 @@ struct FeedState<R> {
     reader: R,
     /// Sorted by partition.
     partitions: Vec<PartitionState>,
-    /// The wall clock at the last poll, and at the last one that left nothing in the queue.
+    /// The wall clock at the last activation.
     polled_ms: Option<TimeMs>,
-    drained_ms: TimeMs,
+    /// Room for the partitions that may be read, the one furthest behind first.
+    queue: BinaryHeap<Reverse<(Epoch, TimeMs, usize)>>,
 }
 
 struct PartitionState {
     partition: i32,
     clock: PartitionClock,
-    paused: bool,
+    /// The wall clock at the last poll that left nothing waiting.
+    drained_ms: TimeMs,
     /// An end was known and was forgotten.
     end_forgotten: bool,
     /// When it was last asked for.
@@ -323,6 +384,33 @@ impl PartitionState {
         }
     }
 
+    /// Places and decodes a record, unless it is one too many.
+    fn take(
+        &mut self,
+        record: &Record<'_>,
+        wall_ms: TimeMs,
+        out: &mut Outboxes,
+        context: &Context,
+    ) -> bool {
+        self.end_forgotten = false;
+        if self.clock.is_finished() {
+            return false;
+        }
+        let Source { input, offset, .. } = record.source;
+        let (epoch, at_ms) = self.clock.admit(offset, record.timestamp_ms, wall_ms);
+        let next = offset + 1;
+        let latest_ms = self.clock.latest_ms();
+        match &mut self.range {
+            Some((open, _, end, latest)) if *open == epoch => (*end, *latest) = (next, latest_ms),
+            _ => {
+                self.finish_range(input, &mut out.ranges);
+                self.range = Some((epoch, offset, next, latest_ms));
+            }
+        }
+        out.decode(record, epoch, at_ms, context);
+        true
+    }
+
     fn forget_end(&mut self) {
         self.end_forgotten |= self.clock.forget_end();
     }
@@ -331,26 +419,27 @@ impl PartitionState {
     fn should_ask_for_end(&self, wall_ms: TimeMs) -> bool {
         let known_ms = self.clock.at_end_as_of_ms();
         let old = known_ms.is_some_and(|as_of_ms| wall_ms - as_of_ms > ASK_EVERY_MS);
-        (old || self.end_forgotten) && wall_ms - self.end_asked_ms > ASK_EVERY_MS && !self.paused
+        (old || self.end_forgotten) && wall_ms - self.end_asked_ms > ASK_EVERY_MS
     }
 
-    /// Forgets what detection has finished; says whether the partition should be paused.
-    fn is_too_far_ahead(&mut self, frontier: Option<u64>) -> bool {
-        let Some(frontier) = frontier else {
-            return false;
-        };
-        while let Some((epoch, count)) = self.ahead.front().copied()
+    /// Forgets what detection has finished.
+    fn follow_frontier(&mut self, frontier: Option<u64>) {
+        while let (Some(frontier), Some((epoch, count))) = (frontier, self.ahead.front().copied())
             && epoch.0 < frontier
         {
             self.ahead.pop_front();
             self.ahead_total -= count;
         }
-        let resume_below = if self.paused {
-            AHEAD_LIMIT / 2
-        } else {
-            AHEAD_LIMIT
-        };
-        self.ahead_total > resume_below && self.clock.floor().0 > frontier
+    }
+
+    /// Whether anything may be read of it now.
+    fn may_be_read(&self, frontier: Option<u64>) -> bool {
+        let is_slowest = || frontier.is_none_or(|frontier| self.clock.floor().0 <= frontier);
+        !self.clock.is_finished() && (self.ahead_total <= AHEAD_LIMIT || is_slowest())
+    }
+
+    fn progress(&self) -> (Epoch, TimeMs) {
+        (self.clock.floor(), self.clock.latest_ms())
     }
 }
 
@@ -362,7 +451,7 @@ impl<R: RecordReader> FeedState<R> {
             .map(|(partition, clock)| PartitionState {
                 partition,
                 clock,
-                paused: false,
+                drained_ms: 0,
                 end_forgotten: false,
                 end_asked_ms: 0,
                 ahead: VecDeque::new(),
@@ -376,7 +465,7 @@ impl<R: RecordReader> FeedState<R> {
             reader: feed.reader,
             partitions,
             polled_ms: None,
-            drained_ms: 0,
+            queue: BinaryHeap::new(),
         }
     }
 
@@ -395,72 +484,60 @@ impl<R: RecordReader> FeedState<R> {
         wall_ms: TimeMs,
         context: &Context,
     ) -> Result<usize, R::Error> {
-        for state in &mut self.partitions {
-            let pause = state.clock.is_finished() || state.is_too_far_ahead(frontier);
-            if pause != state.paused {
-                self.reader.set_paused(state.partition, pause)?;
-                state.paused = pause;
-            }
-        }
-
         let last_ms = self.polled_ms.replace(wall_ms).unwrap_or(wall_ms);
-        if self.drained_ms == 0 {
-            self.drained_ms = wall_ms;
-        }
-        for state in &mut self.partitions {
+        for (at, state) in self.partitions.iter_mut().enumerate() {
+            state.follow_frontier(frontier);
+            if state.drained_ms == 0 {
+                state.drained_ms = wall_ms;
+            }
             if wall_ms - last_ms > HELD_UP_MS {
                 state.forget_end();
             }
-            if state.should_ask_for_end(wall_ms) {
+            let may_be_read = state.may_be_read(frontier);
+            if may_be_read && state.should_ask_for_end(wall_ms) {
                 state.end_asked_ms = wall_ms;
                 self.reader.ask_for_end(state.partition)?;
             }
+            if may_be_read {
+                let (floor, latest_ms) = state.progress();
+                self.queue.push(Reverse((floor, latest_ms, at)));
+            }
         }
 
-        let Self {
-            input,
-            reader,
-            partitions,
-            drained_ms,
-            ..
-        } = self;
-        let input = *input;
-        let mut records = 0;
-        let polled = reader.poll(BATCH, &mut |polled| match polled {
-            Polled::Record(record) => {
-                let state = find(partitions, record.source.partition);
-                state.end_forgotten = false;
-                if state.clock.is_finished() {
-                    return;
-                }
-                let (epoch, at_ms) =
-                    state
-                        .clock
-                        .admit(record.source.offset, record.timestamp_ms, wall_ms);
-                let next = record.source.offset + 1;
-                let latest_ms = state.clock.latest_ms();
-                match &mut state.range {
-                    Some((open, _, end, latest)) if *open == epoch => {
-                        (*end, *latest) = (next, latest_ms);
+        let input = self.input;
+        let mut disturbed = false;
+        let (mut polled, mut records) = (0, 0);
+        while polled < BATCH
+            && let Some(Reverse((_, _, at))) = self.queue.pop()
+        {
+            let state = &mut self.partitions[at];
+            let taken = self
+                .reader
+                .poll(state.partition, TURN, &mut |polled| match polled {
+                    Polled::Record(record) => {
+                        records += u64::from(state.take(&record, wall_ms, out, context));
                     }
-                    _ => {
-                        state.finish_range(input, &mut out.ranges);
-                        state.range = Some((epoch, record.source.offset, next, latest_ms));
+                    Polled::End => {
+                        // It lay in the queue since after the last poll that emptied it.
+                        state.end_forgotten = false;
+                        state.clock.reached_end(state.drained_ms);
                     }
-                }
-                out.decode(&record, epoch, at_ms, context);
-                records += 1;
+                    Polled::Disturbed => disturbed = true,
+                })?;
+            polled += taken;
+            if taken < TURN {
+                state.drained_ms = wall_ms;
+            } else if state.may_be_read(frontier) {
+                let (floor, latest_ms) = state.progress();
+                self.queue.push(Reverse((floor, latest_ms, at)));
             }
-            Polled::End { partition } => {
-                // It lay in the queue since after the last poll that emptied it.
-                let state = find(partitions, partition);
-                state.end_forgotten = false;
-                state.clock.reached_end(*drained_ms);
-            }
-            Polled::Disturbed => partitions.iter_mut().for_each(PartitionState::forget_end),
-        })?;
-        if polled < BATCH {
-            *drained_ms = wall_ms;
+        }
+        self.queue.clear();
+        // After the ends that were read, which may be older.
+        if self.reader.was_disturbed()? || disturbed {
+            self.partitions
+                .iter_mut()
+                .for_each(PartitionState::forget_end);
         }
 
         for state in &mut self.partitions {
@@ -470,12 +547,4 @@ impl<R: RecordReader> FeedState<R> {
         context.metrics.records_read.add(input, records);
         Ok(polled)
     }
-}
-
-/// The state of a partition that the reader was opened with.
-fn find(partitions: &mut [PartitionState], partition: i32) -> &mut PartitionState {
-    let at = partitions
-        .binary_search_by_key(&partition, |state| state.partition)
-        .expect("a reader delivers only partitions that it was opened with");
-    &mut partitions[at]
 }

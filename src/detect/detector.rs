@@ -1,6 +1,7 @@
 //! One worker's drivers and fences, in the merged order of records, releases and deadlines.
 
 use super::Rules;
+use super::ahead::Ahead;
 use super::drivers::{Driver, Drivers};
 use super::fences::Fences;
 use super::orders::OrderStep;
@@ -11,7 +12,8 @@ use super::timers::{self, Agenda, Begun, Moment, NEVER, seconds};
 use super::visits::Dwell;
 use crate::geo::{Area, distance_m};
 use crate::model::{
-    Cause, Event, EventKind, FenceChange, Location, Place, Sequence, Subject, TimeMs, Update,
+    Cause, DriverId, Event, EventKind, FenceChange, Location, Place, Sequence, Subject, TimeMs,
+    Update,
 };
 
 /// The state of the drivers that one worker owns, and all fences.
@@ -33,6 +35,7 @@ pub struct Detector {
     pub(super) drivers: Drivers,
     pub(super) fences: Fences,
     pub(super) agenda: Agenda,
+    pub(super) ahead: Ahead,
     /// Room for the slots of the fences around a fix.
     pub(super) inside: Vec<u32>,
     /// Room for the parts of fences that may lie on the way to it.
@@ -85,6 +88,7 @@ impl Detector {
             drivers: Drivers::default(),
             fences: Fences::default(),
             agenda: Agenda::default(),
+            ahead: Ahead::default(),
             inside: Vec::new(),
             passed: Vec::new(),
             due: Vec::new(),
@@ -166,7 +170,7 @@ impl Detector {
 
     /// Judges an update, at once or when it is released; an `ok` one moves its driver.
     pub fn on_update(&mut self, update: Update, now_ms: TimeMs, out: &mut Outputs) {
-        let number = self.drivers.number(update.driver);
+        let number = self.number(update.driver);
         self.hear(number, update, now_ms, out);
     }
 
@@ -179,13 +183,20 @@ impl Detector {
         now_ms: TimeMs,
         out: &mut Outputs,
     ) {
-        let number = self.drivers.number(update.driver);
+        let number = self.number(update.driver);
         let partition = update.place.source.partition;
         if self.drivers.records[number].is_new(partition, sequence) {
             self.hear(number, update, now_ms, out);
         } else {
             out.resent += 1;
         }
+    }
+
+    /// The number of an update's driver, given now if it has none yet.
+    #[inline]
+    fn number(&mut self, driver: DriverId) -> usize {
+        let known = self.ahead.number(driver);
+        known.unwrap_or_else(|| self.drivers.number(driver))
     }
 
     /// Takes an update's sign of life, and judges it or holds it.

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::flags::Spot;
 use super::legs::OrderLegs;
 use super::orders::OrderStep;
-use super::rules::Spans;
+use super::rules::{Rules, Spans};
 use super::sessions::{self, Session};
 use super::silence::Silence;
+use super::tiles::{Ground, Legs};
 use super::timers::{Agenda, Begun, NEVER};
 use super::visits::Visit;
 use crate::geo::distance_m;
@@ -56,6 +57,8 @@ pub(super) struct Driver {
     /// Whether anything above may have changed since it was exported. Each input and each
     /// timer that comes to the driver sets it.
     pub(super) changed: bool,
+    /// What need not be judged where it is; made anew, never in a snapshot.
+    pub(super) ground: Ground,
     /// When the agenda says to look at the driver; no later than any of its deadlines.
     pub(super) wake_ms: TimeMs,
     /// No later than any of its dwells and arrivals is due by event time.
@@ -105,6 +108,7 @@ impl Drivers {
                 orders: Vec::new(),
                 aside: None,
                 changed: false,
+                ground: Ground::default(),
                 wake_ms: NEVER,
                 wake_event_ms: NEVER,
             });
@@ -227,6 +231,19 @@ impl Driver {
     /// Whether an order has the driver on a leg.
     pub(super) fn has_open_order(&self) -> bool {
         self.orders.iter().any(|order| order.open.is_some())
+    }
+
+    /// Finds out whether a driver whose legs were judged just now, by a fix in the tile noted,
+    /// need be judged by them again in it.
+    pub(super) fn find_far(&mut self, rules: &Rules) {
+        if self.ground.legs == Legs::Unknown {
+            let tile = self.ground.tile;
+            let mut orders = self.orders.iter();
+            self.ground.legs = match orders.all(|order| order.are_far_from(tile, rules)) {
+                true => Legs::Far,
+                false => Legs::Near,
+            };
+        }
     }
 
     /// Seconds to go a distance straight on, by the speed of the last `ok` fix, or else by

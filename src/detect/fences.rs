@@ -2,9 +2,13 @@
 
 use hashbrown::HashMap;
 
+use super::tiles::{MOST_PARTS, Part, Tiles};
 use super::timers::{NEVER, millis};
-use crate::geo::{Area, FenceIndex, Segment};
+use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile};
 use crate::model::{Fence, FenceId, Position, TimeMs};
+
+/// The most tiles that a way is judged by.
+const MOST_TILES: u32 = 6;
 
 /// All fences, and the index over them.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +17,8 @@ pub(super) struct Fences {
     records: Vec<Option<FenceRecord>>,
     free: Vec<u32>,
     index: FenceIndex,
+    /// What is where, as far as it was asked.
+    pub(super) tiles: Tiles,
 }
 
 /// One fence in force.
@@ -61,8 +67,14 @@ impl Fences {
                 (self.records.len() - 1) as u32
             })
         });
-        self.index.insert(slot, area.boxes());
-        let visitors = self.get(slot).map_or(0, |record| record.visitors);
+        let boxes = area.boxes();
+        self.tiles.forget(&LonLatBox::hull(&boxes));
+        self.index.insert(slot, boxes);
+        let before = self.records[slot as usize].as_ref();
+        let visitors = before.map_or(0, |record| record.visitors);
+        if let Some(record) = before {
+            self.tiles.forget(&LonLatBox::hull(&record.area.boxes()));
+        }
         self.slots.insert(id.clone(), slot);
         self.records[slot as usize] = Some(FenceRecord {
             id,
@@ -77,14 +89,94 @@ impl Fences {
     /// Takes a fence out of force; its slot may stand for another one from now on.
     pub(super) fn remove(&mut self, slot: u32) {
         if let Some(record) = self.records.get_mut(slot as usize).and_then(Option::take) {
+            self.tiles.forget(&LonLatBox::hull(&record.area.boxes()));
             self.slots.remove(&record.id);
             self.index.remove(slot);
             self.free.push(slot);
         }
     }
 
-    /// Sets `found` to the slots of all fences that contain a position, ascending.
-    pub(super) fn containing(&self, position: Position, found: &mut Vec<u32>) {
+    /// Sets `found` to the slots of all fences that contain a position, ascending, and `passed`
+    /// to the parts of other fences that the way there may meet, some more than once. Returns
+    /// whether the position's tile is even.
+    pub(super) fn look(
+        &mut self,
+        position: Position,
+        way: Option<(Position, Segment)>,
+        found: &mut Vec<u32>,
+        passed: &mut Vec<(u32, u32)>,
+    ) -> bool {
+        let to = Tile::at(position);
+        let from = way.map_or(to, |(from, _)| Tile::at(from));
+        let way = way.map(|(_, way)| way);
+        let tiles = from.rectangle(to, MOST_TILES);
+        let known = tiles.and_then(|tiles| self.look_in(tiles, to, position, way, found, passed));
+        if known.is_none() {
+            match &way {
+                Some(way) => self.along(way, position, found, passed),
+                None => {
+                    passed.clear();
+                    self.containing(position, found);
+                }
+            }
+        }
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+        known.unwrap_or(false)
+    }
+
+    /// As [`Fences::look`], over tiles that hold all of the way; `None` if there are too many
+    /// fences in one of them.
+    fn look_in(
+        &mut self,
+        tiles: impl Iterator<Item = Tile>,
+        to: Tile,
+        position: Position,
+        way: Option<Segment>,
+        found: &mut Vec<u32>,
+        passed: &mut Vec<(u32, u32)>,
+    ) -> Option<bool> {
+        found.clear();
+        passed.clear();
+        let Self {
+            tiles: known,
+            records,
+            index,
+            ..
+        } = self;
+        let around = way.map(|way| way.bounds());
+        let mut ends_even = false;
+        for tile in tiles {
+            let (parts, is_even) = known.look(tile, |parts| list(index, records, tile, parts))?;
+            let is_end = tile == to;
+            ends_even |= is_end && is_even;
+            for part in parts {
+                if part.part == Part::ALL_INSIDE {
+                    if is_end {
+                        found.push(part.slot);
+                    }
+                    continue;
+                }
+                let b = part.bounds();
+                let holds = || {
+                    let record = records.get(part.slot as usize).and_then(Option::as_ref);
+                    record.is_some_and(|record| record.area.part_contains(part.part, position))
+                };
+                if is_end && b.holds(position) && holds() {
+                    found.push(part.slot);
+                } else if around.is_some_and(|around| around.overlaps(&b)) {
+                    passed.push((part.slot, part.part));
+                }
+            }
+        }
+        Some(ends_even)
+    }
+
+    /// Sets `found` to the slots of all fences that contain a position, in no order, some
+    /// more than once.
+    fn containing(&self, position: Position, found: &mut Vec<u32>) {
         found.clear();
         self.index.visit(position, |slot, part| {
             let inside = |record: &FenceRecord| record.area.part_contains(part, position);
@@ -92,15 +184,11 @@ impl Fences {
                 found.push(slot);
             }
         });
-        if found.len() > 1 {
-            found.sort_unstable();
-            found.dedup();
-        }
     }
 
     /// As [`Fences::containing`] for the end of a segment; and sets `passed` to the parts of
     /// other fences that the segment may meet, some more than once.
-    pub(super) fn along(
+    fn along(
         &self,
         segment: &Segment,
         to: Position,
@@ -117,9 +205,29 @@ impl Fences {
                 passed.push((slot, part));
             }
         });
-        if found.len() > 1 {
-            found.sort_unstable();
-            found.dedup();
-        }
     }
+}
+
+/// Lists the parts that are in a tile, for [`Tiles::look`].
+fn list(
+    index: &FenceIndex,
+    records: &[Option<FenceRecord>],
+    tile: Tile,
+    parts: &mut Vec<Part>,
+) -> bool {
+    index.visit_tile(tile, |slot, part, b| {
+        let Some(record) = records.get(slot as usize).and_then(Option::as_ref) else {
+            return true;
+        };
+        let is_even = record.area.part_is_even_in(part, tile);
+        if is_even && !record.area.part_contains(part, tile.middle()) {
+            return true;
+        }
+        let number = if is_even { Part::ALL_INSIDE } else { part };
+        if (parts.iter()).any(|known| known.slot == slot && known.part == number) {
+            return true;
+        }
+        parts.push(Part::new(slot, number, &b));
+        parts.len() <= MOST_PARTS
+    })
 }

@@ -7,9 +7,10 @@ use super::flags;
 use super::orders::OrderStep;
 use super::stay::Stay;
 use super::telling::{Telling, arrange};
+use super::tiles::{Ground, Legs};
 use super::timers::{NEVER, seconds};
 use super::visits::{self, Stand, Visit};
-use crate::geo::{Area, FenceIndex, LonLatBox, Segment, distance_m};
+use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile, distance_m, is_clearly_beyond_m};
 use crate::model::{
     Cause, Event, EventKind, FenceId, Flag, Location, Place, Position, Subject, TimeMs, Update,
 };
@@ -68,24 +69,41 @@ impl Detector {
         self.meet_event_time(number, fix.event_time_ms, telling, out);
         let before = self.drivers.records[number].last;
         self.drivers.note(number, fix);
-        let way = before.filter(|before| {
-            !jumped
-                && before.position != fix.position
-                && fix.event_time_ms.saturating_sub(before.event_time_ms)
-                    <= self.spans.crossing_gap_ms
-        });
-        let way = way.map(|before| Segment::between(before.position, fix.position));
-        let initial = before.is_none();
-        let dwell_ms =
-            self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
-        let arrive_ms = self.spans.arrive_ms;
+        let tile = Tile::at(fix.position);
+        let ground = &mut self.drivers.records[number].ground;
+        if ground.tile != tile {
+            *ground = Ground {
+                tile,
+                ..Ground::default()
+            };
+        }
+        let mut after_ms = NEVER;
+        if !ground.even {
+            let way = before.filter(|before| {
+                !jumped
+                    && before.position != fix.position
+                    && fix.event_time_ms.saturating_sub(before.event_time_ms)
+                        <= self.spans.crossing_gap_ms
+            });
+            let way = way.map(|before| {
+                let from = before.position;
+                (from, Segment::between(from, fix.position))
+            });
+            let initial = before.is_none();
+            after_ms =
+                self.judge_visits(number, fix.position, initial, way, telling, &mut out.events);
+        }
         let driver = &mut self.drivers.records[number];
-        let mut after_ms = dwell_ms;
-        for at in 0..driver.orders.len() {
-            let stays = judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
-            if stays {
-                after_ms = after_ms.min(arrive_ms);
+        if driver.ground.legs != Legs::Far {
+            let arrive_ms = self.spans.arrive_ms;
+            for at in 0..driver.orders.len() {
+                let stays =
+                    judge_legs(driver, at, &self.rules, arrive_ms, telling, &mut out.events);
+                if stays {
+                    after_ms = after_ms.min(arrive_ms);
+                }
             }
+            driver.find_far(&self.rules);
         }
         if after_ms != NEVER {
             self.expect(number, &telling.begun(), after_ms);
@@ -99,7 +117,7 @@ impl Detector {
         number: usize,
         position: Position,
         initial: bool,
-        way: Option<Segment>,
+        way: Option<(Position, Segment)>,
         telling: &Telling,
         out: &mut Vec<Event>,
     ) -> TimeMs {
@@ -110,17 +128,12 @@ impl Detector {
             passed,
             ..
         } = self;
-        match &way {
-            Some(way) => fences.along(way, position, inside, passed),
-            None => {
-                passed.clear();
-                fences.containing(position, inside);
-            }
-        }
+        let is_even = fences.look(position, way, inside, passed);
         let driver = &mut drivers.records[number];
         let visits = &mut driver.visits;
         let slots = visits.iter().map(|visit| visit.slot);
         let unchanged = inside.iter().copied().eq(slots);
+        driver.ground.even = is_even && unchanged;
         if unchanged && passed.is_empty() {
             return NEVER;
         }
@@ -128,7 +141,7 @@ impl Detector {
             let subject = Subject::Fence(fence.clone());
             telling.event(kind, driver.id, subject, Some(position))
         };
-        if let Some(way) = &way {
+        if let Some((_, way)) = &way {
             passed.retain(|&(slot, part)| {
                 inside.binary_search(&slot).is_err()
                     && visits
@@ -208,14 +221,18 @@ impl Detector {
         let extent = in_force.then(|| Extent::of(&fence.area));
         let had_visitors = fence.visitors > 0;
         for (number, &position) in self.drivers.positions.iter().enumerate() {
-            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
-            if !around && !had_visitors {
+            let near = (extent.as_ref()).is_some_and(|extent| extent.tiles.holds(position));
+            if !near && !had_visitors {
                 continue;
             }
+            let around = (extent.as_ref()).is_some_and(|extent| extent.hull.holds(position));
             let driver = &mut self.drivers.records[number];
             let known = driver
                 .visits
                 .binary_search_by_key(&slot, |visit| visit.slot);
+            if near || known.is_ok() {
+                driver.ground.even = false;
+            }
             let stand = match known {
                 Ok(_) => Stand::Visiting,
                 Err(_) => Stand::Outside,
@@ -290,6 +307,7 @@ impl Detector {
         };
         let driver = &mut self.drivers.records[number];
         driver.changed = true;
+        driver.ground.legs = Legs::Unknown;
         let at = driver.follow(step);
         let any_open = driver.has_open_order();
         driver.silence.follow(any_open, telling.begun());
@@ -307,6 +325,8 @@ impl Detector {
 /// an index of its parts for the rest.
 struct Extent {
     hull: LonLatBox,
+    /// Around all positions whose tiles the hull has part in.
+    tiles: LonLatBox,
     parts: FenceIndex,
 }
 
@@ -316,7 +336,8 @@ impl Extent {
         let hull = LonLatBox::hull(&boxes);
         let mut parts = FenceIndex::new();
         parts.insert(0, boxes);
-        Self { hull, parts }
+        let tiles = Tile::around(&hull);
+        Self { hull, tiles, parts }
     }
 
     fn contains(&self, area: &Area, position: Position) -> bool {
@@ -372,6 +393,9 @@ fn judge_legs(
             _ => None,
         };
         if !open && arrived.is_none() {
+            continue;
+        }
+        if is_clearly_beyond_m(position, leg.stop.position, leg.reach_m(open, rules)) {
             continue;
         }
         let distance = distance_m(position, leg.stop.position);

@@ -6,9 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Rules;
 use super::near::Near;
 use super::orders::OrderStep;
 use super::stay::Stay;
+use crate::geo::Tile;
 use crate::model::{Leg, OrderId, OrderStatus, Stop};
 
 /// What a driver knows of one order.
@@ -37,7 +39,35 @@ pub(super) struct LegState {
     pub(super) stay: Stay,
 }
 
+impl LegState {
+    /// Farther than that from the target, metres, a fix changes nothing of the leg; infinite if
+    /// it does anywhere, and below 0 if it does nowhere.
+    pub(super) fn reach_m(&self, open: bool, rules: &Rules) -> f64 {
+        const NOWHERE: f64 = f64::NEG_INFINITY;
+        let near_m = match self.near {
+            _ if !open => NOWHERE,
+            Near::Armed => rules.near_m,
+            Near::Told if rules.near_repeat => f64::INFINITY,
+            Near::Told => NOWHERE,
+        };
+        let stay_m = match self.stay {
+            Stay::Away if open => rules.arrive_m,
+            Stay::Away | Stay::Departed => NOWHERE,
+            Stay::Within(_) | Stay::Arrived(_) => f64::INFINITY,
+        };
+        near_m.max(stay_m)
+    }
+}
+
 impl OrderLegs {
+    /// Whether no fix in a tile changes anything of any leg.
+    pub(super) fn are_far_from(&self, tile: Tile, rules: &Rules) -> bool {
+        (self.legs.iter().enumerate()).all(|(number, leg)| {
+            let reach_m = leg.reach_m(self.open == Some(number), rules);
+            tile.is_beyond_m(leg.stop.position, reach_m)
+        })
+    }
+
     /// What a driver knows after a step of an order, given what it knew of it before; `None`
     /// once there is nothing to know.
     pub(super) fn follow(before: Option<Self>, step: OrderStep) -> Option<Self> {

@@ -31,13 +31,16 @@
 //! | `legs` | which legs of an order a driver has, and had |
 //! | `near` | coming near a leg's target |
 //! | `stay` | arriving at a leg's target, and departing |
+//! | `tiles` | where a driver need not be judged, since nothing can change there |
 //! | `silence` | a driver that is no longer heard |
 //! | `orders` | versions of an order, and what its drivers must know of them |
 //! | `timers` | when a driver must be looked at though nothing comes |
 //! | `judging` | a record against a driver's visits and legs |
 //! | `state` | drivers and orders as a snapshot has them |
+//! | `ahead` | what updates that come soon will need |
 //! | `detector` | one worker's drivers; records, releases and deadlines in one order |
 
+mod ahead;
 mod detector;
 mod drivers;
 mod fences;
@@ -52,9 +55,12 @@ mod silence;
 mod state;
 mod stay;
 mod telling;
+mod tiles;
 mod timers;
 mod visits;
 
+#[cfg(test)]
+mod ahead_tests;
 #[cfg(test)]
 mod detector_tests;
 #[cfg(test)]
@@ -71,6 +77,8 @@ mod orders_tests;
 mod state_tests;
 #[cfg(test)]
 mod stay_tests;
+#[cfg(test)]
+mod tiles_tests;
 
 pub use detector::{Detector, Outputs};
 pub use flags::{Spot, Verdict, judge};

@@ -15,7 +15,7 @@ use crate::model::{
     OrderChange, OrderId, OrderStatus, Place, Sequence, Source, Stop, Subject, Update,
 };
 
-fn told(event: &Event) -> Told {
+pub(super) fn told(event: &Event) -> Told {
     Told {
         driver: event.driver.0,
         kind: event.kind,

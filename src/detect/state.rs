@@ -23,6 +23,7 @@ use super::legs::OrderLegs;
 use super::orders::{Kept, OrderBook, State};
 use super::sessions::Session;
 use super::silence::Silence;
+use super::tiles::Ground;
 use super::timers::{Begun, NEVER};
 use super::visits::{Dwell, Visit};
 use crate::model::{DriverId, FenceId, OrderId};
@@ -177,6 +178,7 @@ impl Detector {
             })
         });
         driver.changed = false;
+        driver.ground = Ground::default();
         self.drivers.positions[number] = driver.last.map_or(NOWHERE, |fix| fix.position);
         let release_ms = driver.next_release().map_or(NEVER, |place| place.at_ms);
         let wake_ms = driver.first_deadline(&self.spans).min(release_ms);

@@ -23,36 +23,41 @@ pub enum Polled<'a> {
     /// The partition's next record.
     Record(Record<'a>),
     /// The partition has nothing unread, for now.
-    End {
-        /// The partition.
-        partition: i32,
-    },
-    /// The connection was in trouble: what is known of ends no longer holds.
+    End,
+    /// The connection was in trouble: what is known of all ends no longer holds.
     Disturbed,
 }
 
 /// Reads some partitions of one input, each in offset order.
+///
+/// What has come of a partition waits, within bounds, until it is polled: one that is not polled
+/// stands still, and costs nothing.
 pub trait RecordReader: 'static {
     /// What stops reading for good.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Hands at most `max` records or ends to `visit`, without waiting. Returns how many.
+    /// Hands at most `max` of what has come of a partition to `visit`, without waiting. Returns
+    /// how many; fewer than `max` mean that no more had come.
     ///
     /// # Errors
     /// Only what no retry can mend, such as an offset that is no longer there.
-    fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>))
-    -> Result<usize, Self::Error>;
+    fn poll(
+        &mut self,
+        partition: i32,
+        max: usize,
+        visit: &mut dyn FnMut(Polled<'_>),
+    ) -> Result<usize, Self::Error>;
 
-    /// Asks again whether a partition that had nothing unread still has: the answer is an
+    /// Whether the connection has been in trouble since this was last asked.
+    ///
+    /// # Errors
+    /// As [`RecordReader::poll`].
+    fn was_disturbed(&mut self) -> Result<bool, Self::Error>;
+
+    /// Asks again whether a partition that had nothing unread still has: the answer is a
     /// [`Polled::End`], or records.
     ///
     /// # Errors
     /// As [`RecordReader::poll`].
     fn ask_for_end(&mut self, partition: i32) -> Result<(), Self::Error>;
-
-    /// Stops (`true`) or resumes (`false`) delivery from one partition.
-    ///
-    /// # Errors
-    /// As [`RecordReader::poll`].
-    fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), Self::Error>;
 }

@@ -1,10 +1,11 @@
 //! What a fence encloses, prepared for questions.
 
 use super::bounds::{LonLatBox, Point};
-use super::distance::{EARTH_RADIUS_M, Here, distance_m, metres};
+use super::distance::{EARTH_RADIUS_M, Here, ROUNDING_M, distance_m, metres};
 use super::edges::{Edges, Side};
 use super::ring::{self, InvalidGeometry};
 use super::segment::Segment;
+use super::tile::Tile;
 use crate::model::{Geometry, Position, Ring};
 
 /// Added around a polygon's boxes, degrees: more than any rounding of a shift by 360°.
@@ -118,6 +119,25 @@ impl Area {
             Shape::Polygons(polygons) => polygons
                 .get(part as usize)
                 .is_some_and(|p| p.is_crossed(segment)),
+        }
+    }
+
+    /// Whether nothing of one part's boundary is in a tile or touches it, so that all of the
+    /// tile is inside the part or all of it outside; perhaps no, too, where it comes near.
+    pub fn part_is_even_in(&self, part: u32, tile: Tile) -> bool {
+        let bounds = tile.bounds();
+        match &self.shape {
+            Shape::Circle { center, radius_m } => {
+                // No point of the tile is farther from its middle.
+                let reach_m = Tile::REACH_M + ROUNDING_M;
+                (distance_m(*center, tile.middle()) - radius_m).abs() > reach_m
+            }
+            Shape::Polygons(polygons) => (polygons.get(part as usize)).is_none_or(|polygon| {
+                let holes = polygon.holes.iter();
+                !holes
+                    .chain([&polygon.outer])
+                    .any(|ring| ring.meet_box(&bounds))
+            }),
         }
     }
 

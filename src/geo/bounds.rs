@@ -92,7 +92,7 @@ impl LonLatBox {
     }
 
     /// Whether two boxes have a point in common; not modulo 360.
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.west <= other.east
             && other.west <= self.east
             && self.south <= other.north

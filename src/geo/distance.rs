@@ -9,6 +9,12 @@ use crate::model::Position;
 /// The sphere's radius, metres.
 pub const EARTH_RADIUS_M: f64 = 6_371_008.8;
 
+/// Metres of a degree of latitude.
+const METRES_PER_DEGREE: f64 = std::f64::consts::PI * EARTH_RADIUS_M / 180.0;
+
+/// More than a distance is off, which is worst at the far side of the earth, metres.
+pub(super) const ROUNDING_M: f64 = 1.0;
+
 /// Pieces of an edge up to this many degrees turn so little that the distance to them has
 /// at most one minimum between their ends.
 const PIECE_DEG: f64 = 1.0;
@@ -26,6 +32,13 @@ pub fn is_within_m(a: Position, b: Position, limit_m: f64) -> bool {
     const DEGREES_PER_M: f64 = 180.0 / (std::f64::consts::PI * EARTH_RADIUS_M);
     let limit_deg = limit_m * DEGREES_PER_M;
     x * x + y * y <= limit_deg * limit_deg * 0.999_999 || distance_m(a, b) <= limit_m
+}
+
+/// Whether two positions are farther apart than so many metres, as far as their latitudes
+/// show: without any trigonometry, and no for those that are near the limit.
+pub fn is_clearly_beyond_m(a: Position, b: Position, limit_m: f64) -> bool {
+    let gap_deg = (a.latitude - b.latitude).abs();
+    gap_deg * METRES_PER_DEGREE > limit_m + ROUNDING_M
 }
 
 /// Metres of a haversine.

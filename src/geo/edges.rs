@@ -125,6 +125,35 @@ impl Edges {
         })
     }
 
+    /// Whether any edge comes into a box within ±180, or touches it.
+    pub(super) fn meet_box(&self, b: &LonLatBox) -> bool {
+        if self.is_within_180() {
+            return self.meet(self.top(), 0, b);
+        }
+        self.turns(b.west, b.east).any(|turns| {
+            let turned = LonLatBox {
+                west: b.west + 360.0 * turns,
+                east: b.east + 360.0 * turns,
+                ..*b
+            };
+            self.meet(self.top(), 0, &turned)
+        })
+    }
+
+    fn meet(&self, level: usize, node: usize, b: &LonLatBox) -> bool {
+        self.levels[level][node].overlaps(b)
+            && self.children(level, node).any(|child| {
+                if level > 0 {
+                    return self.meet(level - 1, child, b);
+                }
+                let edge = Segment {
+                    from: self.path[child],
+                    to: self.path[child + 1],
+                };
+                edge.meets_box(&edge.bounds(), b)
+            })
+    }
+
     /// Whether a point is inside, or within a millimetre of the boundary.
     pub(super) fn almost_contains(&self, p: Point) -> bool {
         self.side_around(p) != Side::Outside || self.almost_touches(p)

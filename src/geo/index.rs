@@ -18,10 +18,14 @@ use hashbrown::HashMap;
 
 use super::bounds::LonLatBox;
 use super::segment::Segment;
+use super::tile::Tile;
 use crate::model::Position;
 
 /// The finest level: cells of 2.4 m at the equator.
-const FINEST: u32 = 24;
+pub(super) const FINEST: u32 = 24;
+
+/// The level whose cells are [`Tile`]s; one that is used.
+pub(super) const TILE_LEVEL: u32 = 18;
 
 /// One level in so many is used: fewer probes of memory that is far away, for more tests of
 /// boxes that lie side by side.
@@ -157,6 +161,56 @@ impl FenceIndex {
                 }
             }
         }
+    }
+
+    /// Calls `found(slot, part, box)` for every part whose box meets a tile, and for few
+    /// others, some more than once, in no particular order; `box` is what the part has within
+    /// ±180 there. Ends when `found` says no, and returns whether it never did.
+    pub fn visit_tile(
+        &self,
+        tile: Tile,
+        mut found: impl FnMut(u32, u32, LonLatBox) -> bool,
+    ) -> bool {
+        let bounds = tile.bounds();
+        let (column, row) = (u64::from(tile.column), u64::from(tile.row));
+        let mut levels = self.levels & ((2 << TILE_LEVEL) - 1);
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let up = TILE_LEVEL - level;
+            for e in self.entries(key(level, column >> up, row >> up)) {
+                let b = e.bounds();
+                if b.overlaps(&bounds) && !found(e.slot, e.part, b) {
+                    return false;
+                }
+            }
+        }
+        self.visit_below(TILE_LEVEL, column, row, &mut found)
+    }
+
+    /// As [`FenceIndex::visit_tile`], of all cells in a cell that are finer.
+    fn visit_below(
+        &self,
+        level: u32,
+        column: u64,
+        row: u64,
+        found: &mut impl FnMut(u32, u32, LonLatBox) -> bool,
+    ) -> bool {
+        if !self.finer.contains_key(&key(level, column, row)) {
+            return true;
+        }
+        let level = level + STEP as u32;
+        (row << STEP..(row + 1) << STEP).all(|row| {
+            (column << STEP..(column + 1) << STEP).all(|column| {
+                (self.entries(key(level, column, row)).iter())
+                    .all(|e| found(e.slot, e.part, e.bounds()))
+                    && self.visit_below(level, column, row, found)
+            })
+        })
+    }
+
+    fn entries(&self, cell: u64) -> &[Entry] {
+        self.cells.get(&cell).map_or(&[], |entries| entries)
     }
 
     /// Calls `found(slot, part, at_end)` for every part whose box meets a segment, and for
@@ -326,7 +380,7 @@ fn coarser(cell: u64) -> impl Iterator<Item = u64> {
 }
 
 /// A cell, a hair larger than it is.
-fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
+pub(super) fn cell_box(level: u32, column: u64, row: u64) -> LonLatBox {
     let side = side(level);
     let (west, south) = (column as f64 * side - 180.0, row as f64 * side - 90.0);
     LonLatBox {
@@ -368,12 +422,12 @@ fn side(level: u32) -> f64 {
 }
 
 /// The finest column at a longitude.
-fn column(lon: f64) -> u64 {
+pub(super) fn column(lon: f64) -> u64 {
     cell((lon + 180.0) / 360.0)
 }
 
 /// The finest row at a latitude.
-fn row(lat: f64) -> u64 {
+pub(super) fn row(lat: f64) -> u64 {
     cell((lat + 90.0) / 360.0)
 }
 

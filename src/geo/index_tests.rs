@@ -13,7 +13,7 @@ fn at(longitude: f64, latitude: f64) -> Position {
 }
 
 /// A longitude, degrees, brought into ±180.
-fn wrap(lon: f64) -> f64 {
+pub(super) fn wrap(lon: f64) -> f64 {
     if lon > 180.0 {
         lon - 360.0
     } else if lon < -180.0 {
@@ -24,7 +24,7 @@ fn wrap(lon: f64) -> f64 {
 }
 
 /// Positions that crowd the antimeridian, the poles and the cells' lines.
-fn position() -> impl Strategy<Value = Position> {
+pub(super) fn position() -> impl Strategy<Value = Position> {
     let lon = prop_oneof![
         -180.0..=180.0,
         178.0..=180.0,
@@ -46,7 +46,7 @@ fn position() -> impl Strategy<Value = Position> {
 }
 
 /// Circles from a doorway to half the world, and triangles likewise.
-fn geometry() -> impl Strategy<Value = Geometry> {
+pub(super) fn geometry() -> impl Strategy<Value = Geometry> {
     let size = (-6.0..2.2f64).prop_map(|e| 10f64.powf(e));
     (position(), size, any::<bool>(), 0.0..1.0f64).prop_map(|(center, degrees, round, slant)| {
         if round {

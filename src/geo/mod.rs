@@ -18,12 +18,14 @@
 
 mod area;
 mod bounds;
+mod cells;
 mod distance;
 mod edges;
 mod index;
 mod ring;
 mod segment;
 mod simple;
+mod tile;
 
 #[cfg(test)]
 mod area_tests;
@@ -33,10 +35,14 @@ mod index_tests;
 mod ring_tests;
 #[cfg(test)]
 mod segment_tests;
+#[cfg(test)]
+mod tile_tests;
 
 pub use area::{Area, validate};
 pub use bounds::LonLatBox;
-pub use distance::{EARTH_RADIUS_M, distance_m, is_within_m};
+pub use cells::{CellFinder, h3_cell};
+pub use distance::{EARTH_RADIUS_M, distance_m, is_clearly_beyond_m, is_within_m};
 pub use index::FenceIndex;
 pub use ring::InvalidGeometry;
 pub use segment::Segment;
+pub use tile::Tile;

@@ -38,7 +38,7 @@ impl Segment {
     }
 
     /// The smallest box around it.
-    pub(super) fn bounds(&self) -> LonLatBox {
+    pub fn bounds(&self) -> LonLatBox {
         LonLatBox::around(&[self.from, self.to])
     }
 

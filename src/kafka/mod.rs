@@ -16,6 +16,7 @@ pub mod group;
 mod header;
 mod history;
 mod outlet;
+mod partition_queue;
 mod presence;
 pub mod producer;
 mod progress;

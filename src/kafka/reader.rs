@@ -2,15 +2,15 @@
 //!
 //! One reader serves one input, since the end of a partition is told by its number alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{ANSWER_TIMEOUT, KafkaError, Logged, base_config, reading_config};
-use super::header::sequence_of;
+use super::partition_queue::{Fetched, PartitionQueue};
 use crate::epoch::{Polled, Record, RecordReader};
 use crate::model::{Input, Source};
 
@@ -77,8 +77,10 @@ pub fn held_offsets(
 
 /// Reads partitions of one input in offset order.
 pub struct Reader {
-    consumer: BaseConsumer<Logged>,
     input: Input,
+    consumer: Arc<BaseConsumer<Logged>>,
+    /// Sorted by partition.
+    queues: Vec<PartitionQueue>,
 }
 
 impl Reader {
@@ -98,16 +100,20 @@ impl Reader {
             .set("fetch.wait.max.ms", "25")
             .set("fetch.queue.backoff.ms", "2")
             .set("fetch.error.backoff.ms", "100")
-            .set("queued.min.messages", "200000")
+            .set("queued.min.messages", "16384")
             .set("queued.max.messages.kbytes", "65536")
-            .set("fetch.message.max.bytes", "4194304")
+            .set("fetch.message.max.bytes", "1048576")
             .create_with_context(Logged)
             .map_err(KafkaError::failed("make a Kafka consumer"))?;
+        let consumer = Arc::new(consumer);
         let mut assignment = TopicPartitionList::new();
+        let mut queues = Vec::new();
         for &(partition, offset) in partitions {
             assignment
                 .add_partition_offset(input.topic(), partition, Offset::Offset(offset))
                 .map_err(KafkaError::failed("name a partition"))?;
+            let queue = PartitionQueue::of(&consumer, input.topic(), partition);
+            queues.push(queue.expect("a plain topic name and a partition from 0"));
         }
         consumer
             .assign(&assignment)
@@ -115,59 +121,78 @@ impl Reader {
                 "assign partitions of {}",
                 input.topic()
             )))?;
-        Ok(Self { consumer, input })
+        queues.sort_by_key(PartitionQueue::partition);
+        Ok(Self {
+            input,
+            consumer,
+            queues,
+        })
     }
 }
 
 impl RecordReader for Reader {
     type Error = ReadError;
 
-    fn poll(&mut self, max: usize, visit: &mut dyn FnMut(Polled<'_>)) -> Result<usize, ReadError> {
-        for count in 0..max {
-            match self.consumer.poll(Duration::ZERO) {
-                None => return Ok(count),
-                Some(Ok(message)) => visit(Polled::Record(Record {
-                    source: Source {
-                        input: self.input,
-                        partition: message.partition(),
-                        offset: message.offset(),
-                    },
-                    timestamp_ms: message.timestamp().to_millis().unwrap_or(0).max(0),
-                    key: message.key(),
-                    value: message.payload(),
-                    sequence: match self.input {
-                        Input::Updates => sequence_of(&message),
-                        Input::Orders | Input::Geofences => None,
-                    },
-                })),
-                Some(Err(ClientError::PartitionEOF(partition))) => {
-                    visit(Polled::End { partition });
-                }
-                Some(Err(error)) => {
-                    refuse_or_go_on(self.input, error)?;
-                    visit(Polled::Disturbed);
-                }
+    fn poll(
+        &mut self,
+        partition: i32,
+        max: usize,
+        visit: &mut dyn FnMut(Polled<'_>),
+    ) -> Result<usize, ReadError> {
+        let input = self.input;
+        let found = (self.queues).binary_search_by_key(&partition, PartitionQueue::partition);
+        let queue = &mut self.queues[found.expect("only partitions that it was opened with")];
+        let mut outcome = Ok(());
+        let taken = queue.take(max, &mut |fetched| match fetched {
+            Ok(message) => visit(Polled::Record(record(input, partition, message))),
+            Err(RDKafkaErrorCode::PartitionEOF) => visit(Polled::End),
+            Err(code) => {
+                let refused = refuse_or_go_on(input, ClientError::MessageConsumption(code));
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(refused);
+                visit(Polled::Disturbed);
             }
+        });
+        outcome.map(|()| taken)
+    }
+
+    /// Whatever is no partition's own comes here.
+    fn was_disturbed(&mut self) -> Result<bool, ReadError> {
+        let mut disturbed = false;
+        while let Some(outcome) = self.consumer.poll(Duration::ZERO) {
+            match outcome {
+                Ok(_) => unreachable!("each partition's messages have a queue of their own"),
+                Err(error) => refuse_or_go_on(self.input, error)?,
+            }
+            disturbed = true;
         }
-        Ok(max)
+        Ok(disturbed)
     }
 
     /// The client tells the end of a partition once an offset. Pausing and resuming makes it
     /// forget what it has fetched and told, and fetch anew.
     fn ask_for_end(&mut self, partition: i32) -> Result<(), ReadError> {
-        self.set_paused(partition, true)?;
-        self.set_paused(partition, false)
-    }
-
-    fn set_paused(&mut self, partition: i32, paused: bool) -> Result<(), ReadError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(self.input.topic(), partition);
-        let outcome = if paused {
-            self.consumer.pause(&list)
-        } else {
-            self.consumer.resume(&list)
-        };
-        outcome.map_err(|cause| ReadError::Pause { partition, cause })
+        let asked = self.consumer.pause(&list);
+        let asked = asked.and_then(|()| self.consumer.resume(&list));
+        asked.map_err(|cause| ReadError::Pause { partition, cause })
+    }
+}
+
+fn record(input: Input, partition: i32, message: Fetched<'_>) -> Record<'_> {
+    Record {
+        source: Source {
+            input,
+            partition,
+            offset: message.offset(),
+        },
+        timestamp_ms: message.timestamp_ms().unwrap_or(0),
+        key: message.key(),
+        value: message.value(),
+        sequence: match input {
+            Input::Updates => message.sequence(),
+            Input::Orders | Input::Geofences => None,
+        },
     }
 }
 

@@ -1,9 +1,13 @@
 //! The batch writer and the migrations against a real ClickHouse.
 
+#[path = "../common/city_rows.rs"]
+#[allow(unreachable_pub, reason = "a bench uses it too")]
+mod city_rows;
 mod faults;
 mod memory;
 mod migrations;
 mod proxy;
+mod size;
 mod writer;
 
 use std::io::{Read, Write};

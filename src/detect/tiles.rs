@@ -1,0 +1,157 @@
+//! What fences are in a tile, so that most fixes are judged by little that lies side by side,
+//! and many by nothing.
+//!
+//! A fence is settled in a tile if its boundary isn't there: then all of the tile is inside or
+//! outside. That is asked of the fences once and remembered until a fence changes there. If all
+//! are settled, the tile is even: all fixes in it are inside the same fences, and no way within
+//! it crosses one. Never decides anything but what asking the fences again would.
+
+use crate::geo::{LonLatBox, Tile};
+
+/// Columns and rows that are remembered side by side: some 30 km of each.
+const SIDE: u32 = 256;
+
+/// The most parts of fences that are remembered of a tile.
+pub(super) const MOST_PARTS: usize = 24;
+
+/// What was found out of tiles, in a bounded amount of memory: of those that differ by whole
+/// multiples of [`SIDE`] the one asked of last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tiles {
+    /// By low bits of row and column; empty before the first question.
+    rooms: Vec<Room>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Room {
+    /// The high bits of row and column with [`KNOWN`] and perhaps [`EVEN`] or [`CROWDED`].
+    known: u32,
+    parts: Box<[Part]>,
+}
+
+const KNOWN: u32 = 1;
+const EVEN: u32 = 2;
+const CROWDED: u32 = 4;
+
+/// A part of a fence in a tile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) slot: u32,
+    /// [`Part::ALL_INSIDE`] if all of the tile is inside it.
+    pub(super) part: u32,
+    west: f32,
+    east: f32,
+    south: f32,
+    north: f32,
+}
+
+/// How the last `ok` fix's tile bears on its driver: what need not be judged within it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ground {
+    pub(super) tile: Tile,
+    /// The tile is even, and the driver is on visits of just those fences that it is inside of.
+    pub(super) even: bool,
+    pub(super) legs: Legs,
+}
+
+/// What is known of a driver's tile with regard to the driver's legs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Legs {
+    #[default]
+    Unknown,
+    /// Nowhere in the tile does a leg change.
+    Far,
+    /// Perhaps somewhere.
+    Near,
+}
+
+impl Part {
+    pub(super) const ALL_INSIDE: u32 = u32::MAX;
+
+    /// A part whose box an index gave, in single precision already.
+    pub(super) fn new(slot: u32, part: u32, b: &LonLatBox) -> Self {
+        Self {
+            slot,
+            part,
+            west: b.west as f32,
+            east: b.east as f32,
+            south: b.south as f32,
+            north: b.north as f32,
+        }
+    }
+
+    pub(super) fn bounds(&self) -> LonLatBox {
+        LonLatBox {
+            west: self.west.into(),
+            east: self.east.into(),
+            south: self.south.into(),
+            north: self.north.into(),
+        }
+    }
+}
+
+impl Tiles {
+    /// What is in a tile; `None` if that is too much. `ask` finds out: it adds the parts whose
+    /// boundary is there, or that all of the tile is inside of, and returns whether it could.
+    pub(super) fn look(
+        &mut self,
+        tile: Tile,
+        ask: impl FnOnce(&mut Vec<Part>) -> bool,
+    ) -> Option<(&[Part], bool)> {
+        if self.rooms.is_empty() {
+            self.rooms = vec![Room::default(); (SIDE * SIDE) as usize];
+        }
+        let (at, known) = place(tile);
+        let room = &mut self.rooms[at];
+        if room.known & !(EVEN | CROWDED) != known {
+            let mut parts = Vec::new();
+            room.known = known;
+            if !ask(&mut parts) {
+                parts.clear();
+                room.known |= CROWDED;
+            } else if parts.iter().all(|part| part.part == Part::ALL_INSIDE) {
+                room.known |= EVEN;
+            }
+            room.parts = parts.into();
+        }
+        let is_even = room.known & EVEN != 0;
+        (room.known & CROWDED == 0).then_some((&room.parts, is_even))
+    }
+
+    /// Reads a little of what is known of a tile.
+    pub(super) fn touch(&self, tile: Tile) -> u32 {
+        let room = self.rooms.get(place(tile).0);
+        room.map_or(0, |room| room.known)
+    }
+
+    /// Reads a little of the parts in a tile.
+    pub(super) fn touch_parts(&self, tile: Tile) -> u32 {
+        let room = self.rooms.get(place(tile).0);
+        let parts = room.map_or(&[][..], |room| &room.parts);
+        let (first, last) = (parts.first(), parts.last());
+        first.map_or(0, |part| part.slot) ^ last.map_or(0, |part| part.slot)
+    }
+
+    /// Forgets all tiles that a box within ±180 may have part in.
+    pub(super) fn forget(&mut self, b: &LonLatBox) {
+        if self.rooms.is_empty() {
+            return;
+        }
+        let (first, last) = Tile::corners(b);
+        let (width, height) = (last.column() - first.column(), last.row() - first.row());
+        for row in (0..=height.min(SIDE - 1)).map(|row| (first.row() + row) % SIDE) {
+            let from = first.column() % SIDE;
+            let row = &mut self.rooms[(row * SIDE) as usize..][..SIDE as usize];
+            for column in 0..=width.min(SIDE - 1) {
+                row[((from + column) % SIDE) as usize] = Room::default();
+            }
+        }
+    }
+}
+
+/// Where a tile is remembered, and as what.
+fn place(tile: Tile) -> (usize, u32) {
+    let at = (tile.row() % SIDE) * SIDE + tile.column() % SIDE;
+    let high = (tile.row() / SIDE) << 10 | tile.column() / SIDE;
+    (at as usize, high << 3 | KNOWN)
+}
