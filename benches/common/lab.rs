@@ -8,22 +8,21 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::config::Routes;
 use riderflow::kafka::producer::{Producer, Record, Settings};
 use riderflow::model::Fence;
 use riderflow::services::{Options, Services};
-use riderflow::simulate::{Batch, Pace, Plan, Road, Simulation, Straight, What};
+use riderflow::simulate::{Batch, Message, Pace, Plan, Road, Simulation, Straight, What};
 use riderflow::wire::encode_fence;
 
-use super::{Cost, Running, cost_of};
+use super::progress::partitions;
+use super::{ANSWER, Cost, Running, cost_of, ends_of, left_for, until_none_left};
 
 const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
-const ANSWER: Duration = Duration::from_secs(30);
-/// A job that makes no progress for so long is stuck.
-const PATIENCE: Duration = Duration::from_secs(120);
-const UPDATES: &str = "rider-updates";
+/// The topic of updates.
+pub const UPDATES: &str = "rider-updates";
 const INPUTS: [&str; 3] = ["geofences", "orders", UPDATES];
 
 /// Services with no topic and no table, which leave nothing behind.
@@ -109,29 +108,22 @@ impl Lab {
         config
     }
 
-    fn any_client(&self, group: &str) -> BaseConsumer {
+    /// A consumer of a group, which reads nothing yet.
+    pub fn any_client(&self, group: &str) -> BaseConsumer {
         self.client(group).create().expect("a client")
     }
 
     /// All partitions of all inputs, with the offset after the last; where there is something.
     fn ends(&self) -> Vec<(&'static str, i32, i64)> {
         let client = self.any_client("bench");
-        let ends = INPUTS.into_iter().flat_map(|topic| {
-            let client = &client;
-            partitions(client, topic).into_iter().map(move |partition| {
-                let held = client.fetch_watermarks(topic, partition, ANSWER);
-                (topic, partition, held.expect("watermarks").1)
-            })
-        });
+        let ends = INPUTS.into_iter().flat_map(|topic| ends_of(&client, topic));
         ends.filter(|(_, _, end)| *end > 0).collect()
     }
 
     /// Updates in Kafka.
     pub fn updates(&self) -> u64 {
-        let ends = self.ends().into_iter();
-        ends.filter(|(topic, _, _)| *topic == UPDATES)
-            .map(|(_, _, end)| end as u64)
-            .sum()
+        let ends = ends_of(&self.any_client("bench"), UPDATES).into_iter();
+        ends.map(|(_, _, end)| end as u64).sum()
     }
 
     /// One number from ClickHouse.
@@ -178,23 +170,11 @@ impl Lab {
         let client = self.any_client(drain.name);
         let began = Instant::now();
         let mut job = self.job(&pipeline, drain.workers);
-        let (mut least, mut moved) = (u64::MAX, began);
-        loop {
-            let mut left = left_for(&client, &ends);
-            if left == 0 && drain.clickhouse {
-                left = updates.saturating_sub(self.rows() - rows_before);
-            }
-            if left == 0 {
-                break;
-            }
-            if left < least {
-                (least, moved) = (left, Instant::now());
-            }
-            assert!(moved.elapsed() < PATIENCE, "the job is stuck: {left} left");
-            assert!(job.is_running(), "the job has ended");
-            look(&job);
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let left = || match left_for(&client, &ends) {
+            0 if drain.clickhouse => updates.saturating_sub(self.rows() - rows_before),
+            left => left,
+        };
+        until_none_left(&mut job, left, |job, _| look(job)).expect("the job drains all");
         let wall = began.elapsed();
         if drain.windows {
             // The last ones are told within 10 s.
@@ -306,40 +286,17 @@ impl Preloaded {
 fn send_all(road: &dyn Road, batch: &Batch) -> u64 {
     let mut updates = 0;
     for message in batch.messages() {
-        while !road.try_send(batch, message).expect("Kafka takes it") {
-            road.serve(Duration::from_millis(1));
-        }
+        send(road, batch, message);
         updates += u64::from(matches!(message.what, What::Update(_)));
     }
     updates
 }
 
-/// Records that a group has not committed; `u64::MAX` if that can't be told now.
-fn left_for(client: &BaseConsumer, ends: &[(&'static str, i32, i64)]) -> u64 {
-    let mut list = TopicPartitionList::new();
-    for &(topic, partition, _) in ends {
-        list.add_partition(topic, partition);
+/// Sends one message, once there is room for it.
+pub fn send(road: &dyn Road, batch: &Batch, message: &Message) {
+    while !road.try_send(batch, message).expect("Kafka takes it") {
+        road.serve(Duration::from_millis(1));
     }
-    // A group's coordinator may not know yet that it is one.
-    let Ok(committed) = client.committed_offsets(list, ANSWER) else {
-        return u64::MAX;
-    };
-    let left = ends.iter().map(|&(topic, partition, end)| {
-        let found = committed.find_partition(topic, partition);
-        match found.map(|element| element.offset()) {
-            Some(Offset::Offset(offset)) => (end - offset).max(0) as u64,
-            _ => end as u64,
-        }
-    });
-    left.sum()
-}
-
-fn partitions(client: &BaseConsumer, topic: &str) -> Vec<i32> {
-    let metadata = client
-        .fetch_metadata(Some(topic), ANSWER)
-        .expect("metadata");
-    let partitions = metadata.topics()[0].partitions().iter();
-    partitions.map(|partition| partition.id()).collect()
 }
 
 /// The argument by which this binary becomes the consumer that does nothing.

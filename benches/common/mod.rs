@@ -13,6 +13,7 @@ mod cost;
 mod lab;
 #[path = "../../tests/common/measured.rs"]
 mod measured;
+mod progress;
 mod running;
 
 // For what the tests have too, which looks for it by this name.
@@ -20,6 +21,7 @@ use crate::common;
 
 pub use bars::Bars;
 pub use cost::{Cost, cost_of, median};
-pub use lab::{Drain, Lab, Preloaded, became_consumer, read_to_end};
+pub use lab::{Drain, Lab, Preloaded, UPDATES, became_consumer, read_to_end, send};
 pub use measured::{Latencies, cpu_s, resident_mib};
+pub use progress::{ANSWER, ends_of, left_for, until_none_left};
 pub use running::Running;
