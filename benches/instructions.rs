@@ -21,7 +21,7 @@ use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use riderflow::detect::{Detector, Outputs, Rules};
-use riderflow::geo::{Area, FenceIndex};
+use riderflow::geo::{Area, FenceIndex, Segment};
 use riderflow::model::{Event, Place, Position, Update};
 use riderflow::wire::{
     EncodedEvent, Limits, UpdateMessage, decode_update, encode_event, encode_update,
@@ -55,19 +55,6 @@ fn limit(name: &str) -> LibraryBenchmarkConfig {
     config
 }
 
-/// Drivers, where they are, and what they sent.
-struct Sent {
-    spots: Vec<Position>,
-    updates: Vec<Update>,
-}
-
-fn sent() -> Sent {
-    let mut dice = Dice(7);
-    let mut spots = dice.spots(DRIVERS);
-    let updates = round(&mut dice, &mut spots, START_MS);
-    Sent { spots, updates }
-}
-
 /// Values as phones send them.
 fn plain() -> Vec<(Place, Vec<u8>)> {
     let message = |update: &Update| {
@@ -85,7 +72,10 @@ fn plain() -> Vec<(Place, Vec<u8>)> {
         encode_update(&message, &mut value);
         (update.place, value)
     };
-    sent().updates.iter().map(message).collect()
+    let mut dice = Dice(7);
+    let mut spots = dice.spots(DRIVERS);
+    let updates = round(&mut dice, &mut spots, START_MS);
+    updates.iter().map(message).collect()
 }
 
 /// The same, each with something that only the slower reader takes: an unknown object, a number
@@ -119,30 +109,60 @@ fn parse(values: Vec<(Place, Vec<u8>)>) -> Vec<(Place, Vec<u8>)> {
     values
 }
 
-fn indexed(count: usize) -> (FenceIndex, Vec<Position>) {
+/// An index of so many fences, and each driver's step from one fix to the next.
+struct Steps {
+    index: FenceIndex,
+    steps: Vec<[Position; 2]>,
+}
+
+fn steps(fences: usize) -> Steps {
     let mut index = FenceIndex::new();
-    for (slot, change) in (0..).zip(city::fences(&mut Dice(11), count, None, START_MS)) {
+    for (slot, change) in (0..).zip(city::fences(&mut Dice(11), fences, None, START_MS)) {
         let fence = change.fence.expect("none is removed");
         let area = Area::new(&fence.geometry).expect("the rings are stars");
         index.insert(slot, area.boxes());
     }
-    (index, sent().spots)
+    let mut dice = Dice(7);
+    let mut spots = dice.spots(DRIVERS);
+    let from = spots.clone();
+    round(&mut dice, &mut spots, START_MS);
+    let steps = from.into_iter().zip(spots).map(<[_; 2]>::from).collect();
+    Steps { index, steps }
 }
 
+/// As for a driver's first fix.
 #[library_benchmark]
-#[bench::thousand(args = (1_000), setup = indexed, config = limit("lookup.thousand"))]
+#[bench::thousand(args = (1_000), setup = steps, config = limit("lookup.thousand"))]
 #[bench::hundred_thousand(
     args = (100_000),
-    setup = indexed,
+    setup = steps,
     config = limit("lookup.hundred_thousand")
 )]
-fn lookup((index, spots): (FenceIndex, Vec<Position>)) -> (FenceIndex, Vec<Position>) {
-    for spot in &spots {
-        index.visit(black_box(*spot), |slot, part| {
+fn lookup(around: Steps) -> Steps {
+    for [_, to] in &around.steps {
+        around.index.visit(black_box(*to), |slot, part| {
             black_box((slot, part));
         });
     }
-    (index, spots)
+    around
+}
+
+/// As for each further fix.
+#[library_benchmark]
+#[bench::thousand(args = (1_000), setup = steps, config = limit("pass.thousand"))]
+#[bench::hundred_thousand(
+    args = (100_000),
+    setup = steps,
+    config = limit("pass.hundred_thousand")
+)]
+fn pass(around: Steps) -> Steps {
+    for [from, to] in &around.steps {
+        let segment = Segment::between(black_box(*from), black_box(*to));
+        around.index.visit_along(&segment, |slot, part, at_end| {
+            black_box((slot, part, at_end));
+        });
+    }
+    around
 }
 
 /// A detector that knows its city, and the rounds to come.
@@ -153,7 +173,7 @@ struct Town {
 }
 
 impl Town {
-    fn new(rules: Rules, dwell_s: Option<f64>) -> Self {
+    fn new(rules: Rules, dwell_s: Option<f64>, mut told: impl FnMut(&Outputs)) -> Self {
         let mut dice = Dice(7);
         let mut spots = dice.spots(DRIVERS);
         let mut detector = Detector::new(rules);
@@ -173,12 +193,12 @@ impl Town {
             out,
             rounds: warm_up,
         };
-        town.drive(|_| {});
+        town.drive(&mut told);
         for step in city::orders(&mut dice, ORDERS, START_MS + 1500) {
             town.detector.on_order(step, START_MS + 1600, &mut town.out);
         }
         town.rounds = rest;
-        town.drive(|_| {});
+        town.drive(&mut told);
         town.rounds = rounds;
         town
     }
@@ -199,7 +219,7 @@ impl Town {
 
 /// As the shipped pipeline has it.
 fn prompt() -> Town {
-    Town::new(Rules::default(), None)
+    Town::new(Rules::default(), None, |_| {})
 }
 
 /// Each update waits for 2 s, and fences tell of a dwell of 3 s.
@@ -208,7 +228,7 @@ fn late() -> Town {
         lateness_s: 2.0,
         ..Rules::default()
     };
-    Town::new(rules, Some(3.0))
+    Town::new(rules, Some(3.0), |_| {})
 }
 
 #[library_benchmark]
@@ -221,10 +241,12 @@ fn detect(mut town: Town) -> Town {
     town
 }
 
-/// What the detection told: 3 times over, since there is little.
+/// What there is to tell until everyone is where they are, has an order and has dwelled.
 fn told() -> Vec<Event> {
     let mut events = Vec::new();
-    Town::new(Rules::default(), Some(3.0)).drive(|out| events.extend_from_slice(&out.events));
+    Town::new(Rules::default(), Some(1.0), |out| {
+        events.extend_from_slice(&out.events);
+    });
     events
 }
 
@@ -235,5 +257,8 @@ fn encode(events: Vec<Event>) -> (Vec<Event>, Vec<EncodedEvent>) {
     (events, encoded)
 }
 
-library_benchmark_group!(name = counts, benchmarks = [parse, lookup, detect, encode]);
+library_benchmark_group!(
+    name = counts,
+    benchmarks = [parse, lookup, pass, detect, encode]
+);
 main!(library_benchmark_groups = counts);
