@@ -131,7 +131,7 @@ fn steps(fences: usize) -> Steps {
     Steps { index, steps }
 }
 
-/// As for a driver's first fix.
+// As for a driver's first fix.
 #[library_benchmark]
 #[bench::thousand(args = (1_000), setup = steps, config = limit("lookup.thousand"))]
 #[bench::hundred_thousand(
@@ -148,7 +148,7 @@ fn lookup(around: Steps) -> Steps {
     around
 }
 
-/// As for each further fix.
+// As for each further fix.
 #[library_benchmark]
 #[bench::thousand(args = (1_000), setup = steps, config = limit("pass.thousand"))]
 #[bench::hundred_thousand(
