@@ -1,103 +1,31 @@
 //! What one update costs the detector, once everything is known: 100,000 drivers, 20,000
 //! orders, 1,000 and 100,000 fences, on one core.
 //!
-//! Density of the input: a city of 33 × 33 km. 10 fences are districts (polygons of 60
-//! vertices, 4 to 12 km across), up to 1,000 are quarters (30 vertices, 0.3 to 1.5 km), the
-//! rest doorways (circles of 10 to 40 m). Each round moves each driver by 10 m, more or less
-//! straight on, and takes 1 s of event time; the drivers report in an order of their own each
-//! round, as from a topic, so each finds its state cold; every fifth driver has an open order.
-//! Figures per update are
-//! process CPU time of the timed calls alone, the end of the round's epoch and the handing on
-//! of the judged update among them; how many fences a fix is in, and how many events come of
-//! it, is printed beside. What an export for a snapshot costs, and an import, is for all
-//! drivers as they are then, written by postcard into parts by key group.
+//! The city is that of `common/city.rs`. Each round takes 1 s of event time; every fifth driver
+//! has an open order. Figures per update are process CPU time of the timed calls alone, the end
+//! of the round's epoch and the handing on of the judged update among them; how many fences a
+//! fix is in, and how many events come of it, is printed beside. What an export for a snapshot
+//! costs, and an import, is for all drivers as they are then, written by postcard into parts by
+//! key group.
 //!
 //! Run with `cargo bench --bench detect`.
 
+#[path = "common/city.rs"]
+mod city;
+
 use std::time::{Duration, Instant};
 
-use riderflow::detect::{Detector, DriverState, OrderBook, Outputs, Rules};
+use riderflow::detect::{Detector, DriverState, Outputs, Rules};
 use riderflow::epoch::key_group;
 use riderflow::geo::{Area, FenceIndex};
-use riderflow::model::{
-    DriverId, EventKind, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange, OrderId,
-    OrderStatus, Place, Position, Source, Stop, Update,
-};
+use riderflow::model::{DriverId, EventKind, FenceChange};
 use riderflow::snapshot::{Kind, Mark, Parts};
+
+use city::{Dice, Going, round};
 
 const DRIVERS: usize = 100_000;
 const ORDERS: usize = 20_000;
 const ROUNDS: i64 = 20;
-
-/// SplitMix64: the same city every time.
-struct Dice(u64);
-
-impl Dice {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + self.unit() * (high - low)
-    }
-
-    fn spot(&mut self) -> Position {
-        Position {
-            longitude: self.between(77.45, 77.75),
-            latitude: self.between(12.85, 13.15),
-        }
-    }
-}
-
-fn place(input: Input, at_ms: i64) -> Place {
-    let partition = 0;
-    let offset = at_ms;
-    Place {
-        at_ms,
-        source: Source {
-            input,
-            partition,
-            offset,
-        },
-    }
-}
-
-/// A ragged ring around a spot, `across` metres wide.
-fn ring(dice: &mut Dice, across: f64, vertices: usize) -> Geometry {
-    let middle = dice.spot();
-    let mut ring: Vec<Position> = (0..vertices)
-        .map(|i| {
-            let angle = i as f64 / vertices as f64 * std::f64::consts::TAU;
-            let r = across / 2.0 / 111_195.0 * dice.between(0.7, 1.0);
-            Position {
-                longitude: middle.longitude + r * angle.cos(),
-                latitude: middle.latitude + r * angle.sin(),
-            }
-        })
-        .collect();
-    ring.push(ring[0]);
-    Geometry::Polygon(vec![ring])
-}
-
-fn geometry(dice: &mut Dice, number: usize, count: usize) -> Geometry {
-    let quarters = 10 + (count / 10).min(1000);
-    if number < 10 {
-        let across = dice.between(4000.0, 12_000.0);
-        ring(dice, across, 60)
-    } else if number < quarters {
-        let across = dice.between(300.0, 1500.0);
-        ring(dice, across, 30)
-    } else {
-        Geometry::Circle {
-            center: dice.spot(),
-            radius_m: dice.between(10.0, 40.0),
-        }
-    }
-}
 
 /// User and system time of this process.
 fn cpu() -> Duration {
@@ -119,47 +47,6 @@ fn resident() -> usize {
     pages.unwrap_or(0) * 4096
 }
 
-/// Where a driver is, and where it heads, radians.
-struct Going {
-    spot: Position,
-    heading: f64,
-}
-
-fn drivers(dice: &mut Dice) -> Vec<Going> {
-    (0..DRIVERS)
-        .map(|_| Going {
-            spot: dice.spot(),
-            heading: dice.between(0.0, std::f64::consts::TAU),
-        })
-        .collect()
-}
-
-fn round(dice: &mut Dice, drivers: &mut [Going], at_ms: i64) -> Vec<Update> {
-    let mut updates: Vec<Update> = (0..)
-        .zip(drivers)
-        .map(|(driver, going)| {
-            going.heading += dice.between(-0.5, 0.5);
-            going.spot.longitude += 9e-5 * going.heading.cos();
-            going.spot.latitude += 9e-5 * going.heading.sin();
-            Update {
-                place: place(Input::Updates, at_ms),
-                driver: DriverId(driver),
-                position: going.spot,
-                event_time_ms: at_ms,
-                received_at_ms: at_ms,
-                accuracy_m: Some(8.0),
-                speed_mps: Some(6.0),
-                heading_deg: None,
-                state: None,
-            }
-        })
-        .collect();
-    for last in (1..updates.len()).rev() {
-        updates.swap(last, dice.between(0.0, (last + 1) as f64) as usize);
-    }
-    updates
-}
-
 fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     let mut dice = Dice(7);
     let rules = Rules {
@@ -168,57 +55,29 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     };
     let mut detector = Detector::new(rules.clone());
     let mut out = Outputs::default();
-    let mut going = drivers(&mut dice);
+    let mut going = dice.drivers(DRIVERS);
 
     for update in round(&mut dice, &mut going, 1000) {
         detector.on_update(update, 0, &mut out);
     }
 
-    let mut changes = Vec::new();
+    let changes = city::fences(&mut dice, fences, dwell_s, 1001);
     let mut index = FenceIndex::new();
     let mut areas = Vec::new();
-    let started = Instant::now();
-    for number in 0..fences {
-        let id = FenceId(format!("fence-{number}").into());
-        let geometry = geometry(&mut dice, number, fences);
-        let area = Area::new(&geometry).expect("the rings are stars");
-        index.insert(number as u32, area.boxes());
+    for (slot, change) in (0..).zip(&changes) {
+        let fence = change.fence.as_ref().expect("none is removed");
+        let area = Area::new(&fence.geometry).expect("the rings are stars");
+        index.insert(slot, area.boxes());
         areas.push(area);
-        let fence = Some(Fence {
-            id: id.clone(),
-            name: None,
-            kind: None,
-            geometry,
-            dwell_s,
-            exit_margin_m: 20.0,
-        });
-        let place = place(Input::Geofences, 1001);
-        let change = FenceChange { place, id, fence };
-        changes.push(change.clone());
+    }
+    let versions = changes.clone();
+    let started = Instant::now();
+    for change in versions {
         detector.on_fence(change, 0, &mut out);
     }
     let per_fence = started.elapsed() / fences as u32;
 
-    let mut book = OrderBook::new();
-    let mut steps = Vec::new();
-    for number in 0..ORDERS {
-        let id = OrderId(format!("order-{number}").into());
-        let stop = |position| Stop {
-            position,
-            place: None,
-        };
-        let order = Some(Order {
-            id: id.clone(),
-            driver: Some(DriverId((number * 5) as u64)),
-            status: OrderStatus::Assigned,
-            pickup: stop(dice.spot()),
-            dropoff: stop(dice.spot()),
-            updated_at_ms: 1002,
-        });
-        let place = place(Input::Orders, 1002);
-        book.apply(OrderChange { place, id, order }, &mut steps);
-    }
-    for step in steps {
+    for step in city::orders(&mut dice, ORDERS, 1002) {
         detector.on_order(step, 0, &mut out);
     }
 
@@ -323,7 +182,7 @@ fn snapshot(mut detector: Detector, rules: Rules, fences: Vec<FenceChange>) {
 fn idle() {
     let mut dice = Dice(7);
     let mut detector = Detector::new(Rules::default());
-    let mut going = drivers(&mut dice);
+    let mut going = dice.drivers(DRIVERS);
     let updates = round(&mut dice, &mut going, 1000);
     let before = resident();
     for update in updates {

@@ -24,20 +24,31 @@
 //!
 //! `ARCHITECTURE.md` says who may import whom, and a test holds it.
 
+#[cfg(feature = "job")]
 pub mod cli;
+#[cfg(feature = "job")]
 pub mod clickhouse;
 pub mod config;
+#[cfg(feature = "job")]
 pub mod dataflow;
 pub mod detect;
 pub mod epoch;
+#[cfg(feature = "job")]
 pub mod fail;
+#[cfg(feature = "job")]
 pub mod gateway;
 pub mod geo;
+#[cfg(feature = "job")]
 pub mod kafka;
 pub mod model;
+#[cfg(feature = "job")]
 pub mod runtime;
+#[cfg(feature = "job")]
 pub mod services;
+#[cfg(feature = "job")]
 pub mod simulate;
+#[cfg(feature = "job")]
 pub mod snapshot;
+#[cfg(feature = "job")]
 pub mod telemetry;
 pub mod wire;

@@ -26,6 +26,7 @@ mod update;
 
 pub use dead_letter::dead_letter_headers;
 pub use envelope::{Envelope, LAST_SEQ, NamedDriver, faulty_field, read_envelope, with_driver};
+#[cfg(feature = "job")]
 pub(crate) use event::rfc3339;
 pub use event::{CE_SPECVERSION, CONTENT_TYPE, EncodedEvent, ce_source, ce_type, encode_event};
 pub use fence::{decode_fence, encode_fence};
