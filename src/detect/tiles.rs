@@ -152,6 +152,6 @@ impl Tiles {
 /// Where a tile is remembered, and as what.
 fn place(tile: Tile) -> (usize, u32) {
     let at = (tile.row() % SIDE) * SIDE + tile.column() % SIDE;
-    let high = (tile.row() / SIDE) << 10 | tile.column() / SIDE;
-    (at as usize, high << 3 | KNOWN)
+    let high = ((tile.row() / SIDE) << 10) | (tile.column() / SIDE);
+    (at as usize, (high << 3) | KNOWN)
 }
