@@ -64,7 +64,7 @@ fn plain() -> Vec<(Place, Vec<u8>)> {
         let message = UpdateMessage {
             driver: update.driver,
             position: update.position,
-            state: (number % 5 == 0).then_some("south"),
+            state: number.is_multiple_of(5).then_some("south"),
             timestamp_ms: Some(update.event_time_ms),
             accuracy_m: update.accuracy_m,
             speed_mps: update.speed_mps,

@@ -35,7 +35,8 @@
 //! | `silence` | a driver that is no longer heard |
 //! | `orders` | versions of an order, and what its drivers must know of them |
 //! | `timers` | when a driver must be looked at though nothing comes |
-//! | `judging` | a record against a driver's visits and legs |
+//! | `judging` | an update or an order against a driver's visits and legs |
+//! | `versions` | a fence's version against all drivers |
 //! | `state` | drivers and orders as a snapshot has them |
 //! | `ahead` | what updates that come soon will need |
 //! | `detector` | one worker's drivers; records, releases and deadlines in one order |
@@ -57,6 +58,7 @@ mod stay;
 mod telling;
 mod tiles;
 mod timers;
+mod versions;
 mod visits;
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Owns distances, rings, prepared [`Area`]s and the [`FenceIndex`]. Promises that
 //! containment is exact (flat in longitude–latitude, the boundary inside, decided by robust
 //! predicates and never by a rounded sum), that whether a segment meets an area is as exact,
-//! and that the index misses no area that contains a point or meets a segment. Never does I/O, never looks at a clock, and knows fences only as dense slots.
+//! and that the index misses no area that contains a point, meets a segment or is in a [`Tile`].
+//! Never does I/O, never looks at a clock, and knows fences only as dense slots.
 //!
 //! ```text
 //! Geometry ── unwrap ──> rings ── meets_itself ──> Edges (a tree of boxes) ──> Area
@@ -21,6 +22,7 @@ mod bounds;
 mod cells;
 mod distance;
 mod edges;
+mod grid;
 mod index;
 mod ring;
 mod segment;

@@ -2,7 +2,7 @@
 
 use super::bounds::LonLatBox;
 use super::distance::{Here, ROUNDING_M, is_clearly_beyond_m, metres};
-use super::index::{TILE_LEVEL, cell_box, column, row};
+use super::grid::{FINEST, TILE_LEVEL, cell_box, column, row};
 use crate::model::Position;
 
 /// A square of 360/2¹⁸ degrees: 153 m from south to north, and less from west to east.
@@ -21,7 +21,7 @@ impl Tile {
 
     /// The tile that a position is in.
     pub fn at(position: Position) -> Self {
-        let up = super::index::FINEST - TILE_LEVEL;
+        let up = FINEST - TILE_LEVEL;
         Self {
             column: (column(position.longitude) >> up) as u32,
             row: (row(position.latitude) >> up) as u32,
