@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -577,9 +577,17 @@ pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> 
     }
 }
 
-/// A loopback address that nobody listens on now.
+/// A loopback address that nobody listens on now; below the ports that the kernel gives to
+/// connections, one of which would else hold it while a killed process starts again, and below
+/// those of the services.
 pub fn free_address() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Each asks a random one, since tests run side by side; the standard library's random keys do.
+    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
+    let listening = (0..1_000).find_map(|_| {
+        let port = 10_000 + (random() % 2_000) as u16;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+    });
+    let free = listening.expect("a free port");
     free.local_addr().expect("an address")
 }
 
