@@ -312,7 +312,6 @@ impl Batch<'_> {
         if fault.remedy == Remedy::Widen {
             self.widen();
         }
-        self.context.shared.failed(&fault.text);
         self.context.tell(Notice::Failed {
             table: R::TABLE,
             rows,
@@ -321,6 +320,8 @@ impl Batch<'_> {
             retry_in,
             advice: (fault.remedy != Remedy::Retry).then_some(advice),
         });
+        // Whoever sees the count has been told.
+        self.context.shared.failed(&fault.text);
         tokio::time::sleep(retry_in).await;
     }
 
