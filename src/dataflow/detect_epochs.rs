@@ -18,7 +18,7 @@ use timely::dataflow::operators::{Capability, InputCapability};
 
 use super::keep_fences::FenceState;
 use super::marks::{Marks, end_of};
-use super::read_inputs::{Number, Parcel};
+use super::outboxes::{Number, Parcel};
 use super::windows::Counted;
 use super::{Context, Output, frontier_of, group_of};
 use crate::detect::{Detector, DriverState, OrderStep, Outputs, SessionsState};

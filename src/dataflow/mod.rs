@@ -25,6 +25,7 @@ mod forward;
 pub mod graph;
 mod keep_fences;
 mod marks;
+mod outboxes;
 mod read_inputs;
 mod resolve_orders;
 pub mod windows;

@@ -15,22 +15,16 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::{Scope, StreamVec};
 
-use super::{Context, group_of};
+use super::Context;
+use super::outboxes::{Number, Outbox, Outboxes, Parcel};
 use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
-use crate::model::{
-    DeadLetter, DriverId, Epoch, Fault, FenceChange, Input, OrderChange, Place, Sequence, Source,
-    TimeMs, Update,
-};
+use crate::model::{DeadLetter, Epoch, FenceChange, Input, OrderChange, Source, TimeMs, Update};
 use crate::snapshot::Mark;
-use crate::wire;
 
 /// Records that a partition may be ahead of the frontier.
 const AHEAD_LIMIT: usize = 100_000;
@@ -53,25 +47,6 @@ pub struct Feed<R> {
     pub reader: R,
     /// The partitions read, with their clocks.
     pub partitions: Vec<(i32, PartitionClock)>,
-}
-
-/// The number that an update bears, as a record of its own, so that updates without one are no
-/// larger.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Number {
-    /// The update's.
-    pub(super) place: Place,
-    /// The update's.
-    pub(super) driver: DriverId,
-    pub(super) sequence: Sequence,
-}
-
-/// What goes to one worker, in one piece: timely's exchange of single values would copy each
-/// into buffers of a few dozen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Parcel<T> {
-    pub(super) worker: u64,
-    pub(super) values: Vec<T>,
 }
 
 /// What the source gives, each in the epoch that it belongs to.
@@ -189,148 +164,6 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
         dead_letters,
         ranges,
         marks,
-    }
-}
-
-/// Values waiting to be sent, by epoch.
-struct Outbox<T> {
-    epochs: Vec<(Epoch, Vec<T>)>,
-}
-
-impl<T> Default for Outbox<T> {
-    fn default() -> Self {
-        Self { epochs: Vec::new() }
-    }
-}
-
-impl<T: 'static> Outbox<T> {
-    fn push(&mut self, epoch: Epoch, value: T) {
-        match self
-            .epochs
-            .iter_mut()
-            .rev()
-            .find(|(other, _)| *other == epoch)
-        {
-            Some((_, values)) => values.push(value),
-            None => self.epochs.push((epoch, vec![value])),
-        }
-    }
-
-    /// One container an epoch.
-    fn send(
-        &mut self,
-        output: &mut OutputBuilderSession<'_, u64, CapacityContainerBuilder<Vec<T>>>,
-        capability: &Capability<u64>,
-    ) {
-        for (epoch, mut values) in self.epochs.drain(..) {
-            output
-                .session(&capability.delayed(&epoch.0))
-                .give_container(&mut values);
-        }
-    }
-}
-
-impl<T: 'static> Outbox<Parcel<T>> {
-    /// Puts a value into the parcel for the worker that owns the driver.
-    fn push_by_driver(&mut self, epoch: Epoch, driver: DriverId, value: T, peers: u64) {
-        let worker = group_of(driver) % peers;
-        let known = (self.epochs.iter_mut().rev()).find(|(other, _)| *other == epoch);
-        let parcels = match known {
-            Some((_, parcels)) => parcels,
-            None => {
-                let empty = (0..peers).map(|worker| Parcel {
-                    worker,
-                    values: Vec::new(),
-                });
-                self.epochs.push((epoch, empty.collect()));
-                &mut self.epochs.last_mut().expect("just pushed").1
-            }
-        };
-        parcels[worker as usize].values.push(value);
-    }
-
-    fn drop_empty(&mut self) {
-        for (_, parcels) in &mut self.epochs {
-            parcels.retain(|parcel| !parcel.values.is_empty());
-        }
-    }
-}
-
-struct Outboxes {
-    /// How many workers there are.
-    peers: u64,
-    updates: Outbox<Parcel<Update>>,
-    numbers: Outbox<Parcel<Number>>,
-    orders: Outbox<OrderChange>,
-    fences: Outbox<FenceChange>,
-    dead_letters: Outbox<DeadLetter>,
-    ranges: Outbox<OffsetRange>,
-    marks: Outbox<Mark>,
-}
-
-impl Outboxes {
-    fn new(peers: u64) -> Self {
-        Self {
-            peers,
-            updates: Outbox::default(),
-            numbers: Outbox::default(),
-            orders: Outbox::default(),
-            fences: Outbox::default(),
-            dead_letters: Outbox::default(),
-            ranges: Outbox::default(),
-            marks: Outbox::default(),
-        }
-    }
-
-    fn decode(&mut self, record: &Record<'_>, epoch: Epoch, at_ms: TimeMs, context: &Context) {
-        let place = Place {
-            at_ms,
-            source: record.source,
-        };
-        let outcome = match record.source.input {
-            Input::Updates => {
-                wire::decode_update(record.value, place, record.timestamp_ms, &context.limits).map(
-                    |update| {
-                        if let Some(header) = record.sequence {
-                            self.number(header, epoch, &update);
-                        }
-                        let driver = update.driver;
-                        (self.updates).push_by_driver(epoch, driver, update, self.peers);
-                    },
-                )
-            }
-            Input::Orders => {
-                wire::decode_order(record.key, record.value, place, record.timestamp_ms)
-                    .map(|change| self.orders.push(epoch, change))
-            }
-            Input::Geofences => wire::decode_fence(record.key, record.value, place)
-                .map(|change| self.fences.push(epoch, change)),
-        };
-        if let Err(fault) = outcome {
-            self.refuse(record, epoch, place, fault);
-        }
-    }
-
-    fn number(&mut self, header: &[u8], epoch: Epoch, update: &Update) {
-        if let Some(sequence) = wire::decode_sequence(header) {
-            let number = Number {
-                place: update.place,
-                driver: update.driver,
-                sequence,
-            };
-            (self.numbers).push_by_driver(epoch, update.driver, number, self.peers);
-        }
-    }
-
-    #[cold]
-    fn refuse(&mut self, record: &Record<'_>, epoch: Epoch, place: Place, fault: Fault) {
-        let letter = DeadLetter {
-            place,
-            key: record.key.map(<[u8]>::to_vec),
-            value: record.value.map(<[u8]>::to_vec),
-            fault,
-        };
-        self.dead_letters.push(epoch, letter);
     }
 }
 
