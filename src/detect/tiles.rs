@@ -18,8 +18,8 @@ pub(super) const MOST_PARTS: usize = 24;
 /// multiples of [`SIDE`] the one asked of last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tiles {
-    /// By low bits of row and column; empty before the first question.
-    rooms: Vec<Room>,
+    /// By low bits of row and then of column; rows are empty before the first question in them.
+    rows: Vec<Box<[Room]>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,11 +98,15 @@ impl Tiles {
         tile: Tile,
         ask: impl FnOnce(&mut Vec<Part>) -> bool,
     ) -> Option<(&[Part], bool)> {
-        if self.rooms.is_empty() {
-            self.rooms = vec![Room::default(); (SIDE * SIDE) as usize];
+        if self.rows.is_empty() {
+            self.rows = vec![Box::default(); SIDE as usize];
         }
-        let (at, known) = place(tile);
-        let room = &mut self.rooms[at];
+        let (row, column, known) = place(tile);
+        let row = &mut self.rows[row];
+        if row.is_empty() {
+            *row = vec![Room::default(); SIDE as usize].into();
+        }
+        let room = &mut row[column];
         if room.known & !(EVEN | CROWDED) != known {
             let mut parts = Vec::new();
             room.known = known;
@@ -120,38 +124,43 @@ impl Tiles {
 
     /// Reads a little of what is known of a tile.
     pub(super) fn touch(&self, tile: Tile) -> u32 {
-        let room = self.rooms.get(place(tile).0);
-        room.map_or(0, |room| room.known)
+        self.room(tile).map_or(0, |room| room.known)
     }
 
     /// Reads a little of the parts in a tile.
     pub(super) fn touch_parts(&self, tile: Tile) -> u32 {
-        let room = self.rooms.get(place(tile).0);
-        let parts = room.map_or(&[][..], |room| &room.parts);
+        let parts = self.room(tile).map_or(&[][..], |room| &room.parts);
         let (first, last) = (parts.first(), parts.last());
         first.map_or(0, |part| part.slot) ^ last.map_or(0, |part| part.slot)
     }
 
+    /// The room that a tile has, perhaps another's now.
+    fn room(&self, tile: Tile) -> Option<&Room> {
+        let (row, column, _) = place(tile);
+        self.rows.get(row)?.get(column)
+    }
+
     /// Forgets all tiles that a box within ±180 may have part in.
     pub(super) fn forget(&mut self, b: &LonLatBox) {
-        if self.rooms.is_empty() {
-            return;
-        }
         let (first, last) = Tile::corners(b);
         let (width, height) = (last.column() - first.column(), last.row() - first.row());
         for row in (0..=height.min(SIDE - 1)).map(|row| (first.row() + row) % SIDE) {
-            let from = first.column() % SIDE;
-            let row = &mut self.rooms[(row * SIDE) as usize..][..SIDE as usize];
-            for column in 0..=width.min(SIDE - 1) {
-                row[((from + column) % SIDE) as usize] = Room::default();
+            let Some(row) = self.rows.get_mut(row as usize) else {
+                return;
+            };
+            let columns = 0..=width.min(SIDE - 1);
+            for column in columns.map(|column| (first.column() + column) % SIDE) {
+                if let Some(room) = row.get_mut(column as usize) {
+                    *room = Room::default();
+                }
             }
         }
     }
 }
 
-/// Where a tile is remembered, and as what.
-fn place(tile: Tile) -> (usize, u32) {
-    let at = (tile.row() % SIDE) * SIDE + tile.column() % SIDE;
+/// In which row and column a tile is remembered, and as what.
+fn place(tile: Tile) -> (usize, usize, u32) {
+    let (row, column) = (tile.row() % SIDE, tile.column() % SIDE);
     let high = ((tile.row() / SIDE) << 10) | (tile.column() / SIDE);
-    (at as usize, (high << 3) | KNOWN)
+    (row as usize, column as usize, (high << 3) | KNOWN)
 }
