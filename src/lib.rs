@@ -22,7 +22,8 @@
 //! | [`fail`] | moments at which a test has the process die; debug builds only |
 //! | [`cli`] | one file a command |
 //!
-//! `ARCHITECTURE.md` says who may import whom, and a test holds it.
+//! `ARCHITECTURE.md` says who may import whom, and a test holds it. Without the feature `job` there
+//! are the pure modules only: `config`, `detect`, `epoch`, `geo`, `model` and `wire`.
 
 #[cfg(feature = "job")]
 pub mod cli;
