@@ -1,21 +1,23 @@
-//! The fetched messages of one partition, visited many at a time, by librdkafka's own function: the
-//! client's hands them out one by one, each with an event that is allocated for it, which costs
-//! as much as reading the message.
+//! The fetched messages of one partition, by librdkafka's own functions: the client's hand them
+//! out with an allocation for each.
 //!
 //! Promises each message once and in offset order, and that none is looked at after it is freed.
 //! What is no partition's, such as that no broker is left, comes by the consumer's own queue.
 //!
-//! Not by `rd_kafka_consume_batch_queue`: with librdkafka 2.x it takes the end of a partition for
-//! a message that was read, and goes on one offset after it when the partition is resumed.
+//! Not many at a time: `rd_kafka_consume_batch_queue` takes the end of a partition for a message
+//! that was read, and goes on one offset after it when the partition is resumed; and while
+//! `rd_kafka_consume_callback_queue` visits, the queue looks empty, so that librdkafka fetches
+//! without a bound.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rdkafka::bindings::{
-    rd_kafka_consume_callback_queue, rd_kafka_message_timestamp, rd_kafka_queue_destroy,
-    rd_kafka_queue_forward, rd_kafka_queue_get_partition, rd_kafka_queue_t, rd_kafka_yield,
+    rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_message_next,
+    rd_kafka_message_timestamp, rd_kafka_queue_destroy, rd_kafka_queue_forward,
+    rd_kafka_queue_get_partition, rd_kafka_queue_poll, rd_kafka_queue_t,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -71,44 +73,33 @@ impl PartitionQueue {
     /// Hands at most `max` of what has come, messages and errors, to `visit`, without waiting.
     /// Returns how many; fewer than `max` mean that no more had come.
     pub(super) fn take(&mut self, max: usize, visit: Visit<'_>) -> usize {
-        if max == 0 {
-            return 0;
+        for count in 0..max {
+            // SAFETY: the queue is alive; the event is ours until it is destroyed, below.
+            let event = unsafe { rd_kafka_queue_poll(self.queue.as_ptr(), 0) };
+            if event.is_null() {
+                return count;
+            }
+            // SAFETY: a fetch event has one message, which lives as long as the event, and only
+            // this thread has it; any other event has none.
+            match unsafe { rd_kafka_event_message_next(event).as_ref() } {
+                Some(message) => visit(Ok(Fetched(message))),
+                None => {
+                    // SAFETY: the event is alive.
+                    let code = unsafe { rd_kafka_event_error(event) };
+                    if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                        visit(Err(code.into()));
+                    }
+                }
+            }
+            // SAFETY: it is ours, and nothing borrows from it any more.
+            unsafe { rd_kafka_event_destroy(event) };
         }
-        let mut visits = Visits { left: max, visit };
-        let visits = (&raw mut visits).cast::<c_void>();
-        // SAFETY: the queue is alive, and `visits` outlives the call, which alone uses it.
-        let taken = unsafe {
-            rd_kafka_consume_callback_queue(self.queue.as_ptr(), 0, Some(visit_one), visits)
-        };
-        // Never negative: that is an answer to a wrong topic's name.
-        usize::try_from(taken).unwrap_or(0)
+        max
     }
 }
 
 /// What is called for each message or error.
 pub(super) type Visit<'a> = &'a mut dyn FnMut(Result<Fetched<'_>, RDKafkaErrorCode>);
-
-struct Visits<'a> {
-    left: usize,
-    visit: Visit<'a>,
-}
-
-/// Visits one message; librdkafka frees it afterwards. A panic ends the process here.
-unsafe extern "C" fn visit_one(message: *mut RDKafkaMessage, visits: *mut c_void) {
-    // SAFETY: it is what `take` has given, and only used here.
-    let visits = unsafe { &mut *visits.cast::<Visits<'_>>() };
-    // SAFETY: the message is alive until this returns, and only this thread has it.
-    let message = unsafe { &*message };
-    (visits.visit)(match message.err {
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(Fetched(message)),
-        error => Err(error.into()),
-    });
-    visits.left -= 1;
-    if visits.left == 0 {
-        // SAFETY: it only sets a flag of this thread, which has the rest stay in the queue.
-        unsafe { rd_kafka_yield(std::ptr::null_mut()) };
-    }
-}
 
 impl Drop for PartitionQueue {
     fn drop(&mut self) {
