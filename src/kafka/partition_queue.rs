@@ -81,15 +81,16 @@ impl PartitionQueue {
             }
             // SAFETY: a fetch event has one message, which lives as long as the event, and only
             // this thread has it; any other event has none.
-            match unsafe { rd_kafka_event_message_next(event).as_ref() } {
+            let message = unsafe { rd_kafka_event_message_next(event).as_ref() };
+            let code = match message {
+                Some(message) => message.err,
+                // SAFETY: the event is alive.
+                None => unsafe { rd_kafka_event_error(event) },
+            };
+            match message {
+                _ if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => visit(Err(code.into())),
                 Some(message) => visit(Ok(Fetched(message))),
-                None => {
-                    // SAFETY: the event is alive.
-                    let code = unsafe { rd_kafka_event_error(event) };
-                    if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                        visit(Err(code.into()));
-                    }
-                }
+                None => {}
             }
             // SAFETY: it is ours, and nothing borrows from it any more.
             unsafe { rd_kafka_event_destroy(event) };
