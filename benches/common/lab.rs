@@ -330,19 +330,17 @@ fn consume(brokers: &str) {
 
 /// Reads a topic from its beginning to its end, with the job's own client settings.
 pub fn read_to_end(brokers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
-    let consumer: BaseConsumer = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench-idle")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "25")
-        .set("fetch.queue.backoff.ms", "2")
-        .set("queued.min.messages", "200000")
-        .set("queued.max.messages.kbytes", "65536")
-        .set("fetch.message.max.bytes", "4194304")
-        .create()
-        .expect("a consumer");
+        .set("isolation.level", "read_committed");
+    for (key, value) in riderflow::kafka::FETCHING {
+        config.set(key, value);
+    }
+    let consumer: BaseConsumer = config.create().expect("a consumer");
     let all = partitions(&consumer, topic);
     let mut list = TopicPartitionList::new();
     for &partition in &all {

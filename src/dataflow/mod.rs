@@ -26,6 +26,7 @@ pub mod graph;
 mod keep_fences;
 mod marks;
 mod outboxes;
+mod partition;
 mod read_inputs;
 mod resolve_orders;
 pub mod windows;

@@ -48,16 +48,19 @@ impl<T> Default for Outbox<T> {
 }
 
 impl<T: 'static> Outbox<T> {
+    /// What waits of an epoch; `empty` makes it where there is nothing yet.
+    fn of(&mut self, epoch: Epoch, empty: impl FnOnce() -> Vec<T>) -> &mut Vec<T> {
+        // Nearly always it is the last.
+        let known = self.epochs.iter().rposition(|(other, _)| *other == epoch);
+        let at = known.unwrap_or_else(|| {
+            self.epochs.push((epoch, empty()));
+            self.epochs.len() - 1
+        });
+        &mut self.epochs[at].1
+    }
+
     pub(super) fn push(&mut self, epoch: Epoch, value: T) {
-        match self
-            .epochs
-            .iter_mut()
-            .rev()
-            .find(|(other, _)| *other == epoch)
-        {
-            Some((_, values)) => values.push(value),
-            None => self.epochs.push((epoch, vec![value])),
-        }
+        self.of(epoch, Vec::new).push(value);
     }
 
     /// One container an epoch.
@@ -76,27 +79,26 @@ impl<T: 'static> Outbox<T> {
 
 impl<T: 'static> Outbox<Parcel<T>> {
     /// Puts a value into the parcel for the worker that owns the driver.
-    pub(super) fn push_by_driver(&mut self, epoch: Epoch, driver: DriverId, value: T, peers: u64) {
+    fn push_by_driver(&mut self, epoch: Epoch, driver: DriverId, value: T, peers: u64) {
         let worker = group_of(driver) % peers;
-        let known = (self.epochs.iter_mut().rev()).find(|(other, _)| *other == epoch);
-        let parcels = match known {
-            Some((_, parcels)) => parcels,
-            None => {
-                let empty = (0..peers).map(|worker| Parcel {
-                    worker,
-                    values: Vec::new(),
-                });
-                self.epochs.push((epoch, empty.collect()));
-                &mut self.epochs.last_mut().expect("just pushed").1
-            }
+        let parcel = |worker| Parcel {
+            worker,
+            values: Vec::new(),
         };
+        let parcels = self.of(epoch, || (0..peers).map(parcel).collect());
         parcels[worker as usize].values.push(value);
     }
 
-    pub(super) fn drop_empty(&mut self) {
+    /// As [`Outbox::send`], without the parcels that hold nothing.
+    pub(super) fn send_parcels(
+        &mut self,
+        output: &mut OutputBuilderSession<'_, u64, CapacityContainerBuilder<Vec<Parcel<T>>>>,
+        capability: &Capability<u64>,
+    ) {
         for (_, parcels) in &mut self.epochs {
             parcels.retain(|parcel| !parcel.values.is_empty());
         }
+        self.send(output, capability);
     }
 }
 

@@ -6,12 +6,11 @@
 //!
 //! The partition that is furthest behind is read first, so that epochs fill in their order.
 //!
-//! Bounds: a partition that is ahead of the frontier by more than [`AHEAD_LIMIT`] records is not
-//! read until the frontier follows; the slowest partition always is, so the frontier always
-//! moves. One activation handles at most [`BATCH`] records of each input.
+//! Bounds: a partition that is far ahead of the frontier is not read until the frontier follows;
+//! the slowest partition always is, so the frontier always moves. One activation handles at most [`BATCH`] records of each input.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,21 +20,18 @@ use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::{Scope, StreamVec};
 
 use super::Context;
-use super::outboxes::{Number, Outbox, Outboxes, Parcel};
-use crate::epoch::{OffsetRange, PartitionClock, Polled, Record, RecordReader};
-use crate::model::{DeadLetter, Epoch, FenceChange, Input, OrderChange, Source, TimeMs, Update};
+use super::outboxes::{Number, Outboxes, Parcel};
+use super::partition::PartitionState;
+use crate::epoch::{OffsetRange, PartitionClock, Polled, RecordReader};
+use crate::model::{DeadLetter, Epoch, FenceChange, Input, OrderChange, TimeMs, Update};
 use crate::snapshot::Mark;
 
-/// Records that a partition may be ahead of the frontier.
-const AHEAD_LIMIT: usize = 100_000;
 /// Records of one partition before it is asked again which one is furthest behind.
 const TURN: usize = 1_024;
 /// Records of one input in one activation.
 const BATCH: usize = 8_192;
 /// A worker that has not polled for this long was held up; meanwhile anything may have come.
 const HELD_UP_MS: TimeMs = 150;
-/// How often it is asked whether a partition still has nothing unread.
-const ASK_EVERY_MS: TimeMs = 200;
 /// How long an idle source sleeps before it polls again.
 const IDLE: Duration = Duration::from_millis(2);
 
@@ -123,10 +119,10 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
             else {
                 unreachable!("a capability for each of the seven outputs")
             };
-            out.updates.drop_empty();
-            out.numbers.drop_empty();
-            out.updates.send(&mut updates_out.activate(), updates_cap);
-            out.numbers.send(&mut numbers_out.activate(), numbers_cap);
+            out.updates
+                .send_parcels(&mut updates_out.activate(), updates_cap);
+            out.numbers
+                .send_parcels(&mut numbers_out.activate(), numbers_cap);
             out.orders.send(&mut orders_out.activate(), orders_cap);
             out.fences.send(&mut fences_out.activate(), fences_cap);
             out.dead_letters
@@ -170,7 +166,6 @@ pub(super) fn read_inputs<'scope, R: RecordReader>(
 struct FeedState<R> {
     input: Input,
     reader: R,
-    /// Sorted by partition.
     partitions: Vec<PartitionState>,
     /// The wall clock at the last activation.
     polled_ms: Option<TimeMs>,
@@ -178,125 +173,15 @@ struct FeedState<R> {
     queue: BinaryHeap<Reverse<(Epoch, TimeMs, usize)>>,
 }
 
-struct PartitionState {
-    partition: i32,
-    clock: PartitionClock,
-    /// The wall clock at the last poll that left nothing waiting.
-    drained_ms: TimeMs,
-    /// An end was known and was forgotten.
-    end_forgotten: bool,
-    /// When it was last asked for.
-    end_asked_ms: TimeMs,
-    /// Records sent and not known to be finished, by epoch.
-    ahead: VecDeque<(Epoch, usize)>,
-    ahead_total: usize,
-    /// What this activation has read: epoch, first and next offset, latest timestamp.
-    range: Option<(Epoch, i64, i64, TimeMs)>,
-}
-
-impl PartitionState {
-    fn finish_range(&mut self, input: Input, ranges: &mut Outbox<OffsetRange>) {
-        if let Some((epoch, first, next, latest_ms)) = self.range.take() {
-            let count = (next - first) as usize;
-            match self.ahead.back_mut() {
-                Some((last, total)) if *last == epoch => *total += count,
-                _ => self.ahead.push_back((epoch, count)),
-            }
-            self.ahead_total += count;
-            let partition = self.partition;
-            ranges.push(
-                epoch,
-                OffsetRange {
-                    input,
-                    partition,
-                    first,
-                    next,
-                    latest_ms,
-                },
-            );
-        }
-    }
-
-    /// Places and decodes a record, unless it is one too many.
-    fn take(
-        &mut self,
-        record: &Record<'_>,
-        wall_ms: TimeMs,
-        out: &mut Outboxes,
-        context: &Context,
-    ) -> bool {
-        self.end_forgotten = false;
-        if self.clock.is_finished() {
-            return false;
-        }
-        let Source { input, offset, .. } = record.source;
-        let (epoch, at_ms) = self.clock.admit(offset, record.timestamp_ms, wall_ms);
-        let next = offset + 1;
-        let latest_ms = self.clock.latest_ms();
-        match &mut self.range {
-            Some((open, _, end, latest)) if *open == epoch => (*end, *latest) = (next, latest_ms),
-            _ => {
-                self.finish_range(input, &mut out.ranges);
-                self.range = Some((epoch, offset, next, latest_ms));
-            }
-        }
-        out.decode(record, epoch, at_ms, context);
-        true
-    }
-
-    fn forget_end(&mut self) {
-        self.end_forgotten |= self.clock.forget_end();
-    }
-
-    /// Whether what is known of the end is too old, or was forgotten.
-    fn should_ask_for_end(&self, wall_ms: TimeMs) -> bool {
-        let known_ms = self.clock.at_end_as_of_ms();
-        let old = known_ms.is_some_and(|as_of_ms| wall_ms - as_of_ms > ASK_EVERY_MS);
-        (old || self.end_forgotten) && wall_ms - self.end_asked_ms > ASK_EVERY_MS
-    }
-
-    /// Forgets what detection has finished.
-    fn follow_frontier(&mut self, frontier: Option<u64>) {
-        while let (Some(frontier), Some((epoch, count))) = (frontier, self.ahead.front().copied())
-            && epoch.0 < frontier
-        {
-            self.ahead.pop_front();
-            self.ahead_total -= count;
-        }
-    }
-
-    /// Whether anything may be read of it now.
-    fn may_be_read(&self, frontier: Option<u64>) -> bool {
-        let is_slowest = || frontier.is_none_or(|frontier| self.clock.floor().0 <= frontier);
-        !self.clock.is_finished() && (self.ahead_total <= AHEAD_LIMIT || is_slowest())
-    }
-
-    fn progress(&self) -> (Epoch, TimeMs) {
-        (self.clock.floor(), self.clock.latest_ms())
-    }
-}
-
 impl<R: RecordReader> FeedState<R> {
     fn new(feed: Feed<R>) -> Self {
-        let mut partitions: Vec<PartitionState> = feed
-            .partitions
-            .into_iter()
-            .map(|(partition, clock)| PartitionState {
-                partition,
-                clock,
-                drained_ms: 0,
-                end_forgotten: false,
-                end_asked_ms: 0,
-                ahead: VecDeque::new(),
-                ahead_total: 0,
-                range: None,
-            })
-            .collect();
-        partitions.sort_by_key(|state| state.partition);
+        let partitions = feed.partitions.into_iter();
         Self {
             input: feed.input,
             reader: feed.reader,
-            partitions,
+            partitions: partitions
+                .map(|(partition, clock)| PartitionState::new(partition, clock))
+                .collect(),
             polled_ms: None,
             queue: BinaryHeap::new(),
         }
@@ -326,27 +211,22 @@ impl<R: RecordReader> FeedState<R> {
             if wall_ms - last_ms > HELD_UP_MS {
                 state.forget_end();
             }
-            let may_be_read = state.may_be_read(frontier);
-            if may_be_read && state.should_ask_for_end(wall_ms) {
-                state.end_asked_ms = wall_ms;
-                self.reader.ask_for_end(state.partition)?;
-            }
-            if may_be_read {
+            if state.may_be_read(frontier) {
                 let (floor, latest_ms) = state.progress();
                 self.queue.push(Reverse((floor, latest_ms, at)));
             }
         }
 
         let input = self.input;
-        let mut disturbed = false;
         let (mut polled, mut records) = (0, 0);
         while polled < BATCH
             && let Some(Reverse((_, _, at))) = self.queue.pop()
         {
             let state = &mut self.partitions[at];
+            let most = TURN.min(BATCH - polled);
             let taken = self
                 .reader
-                .poll(state.partition, TURN, &mut |polled| match polled {
+                .poll(state.partition, most, &mut |polled| match polled {
                     Polled::Record(record) => {
                         records += u64::from(state.take(&record, wall_ms, out, context));
                     }
@@ -355,11 +235,15 @@ impl<R: RecordReader> FeedState<R> {
                         state.end_forgotten = false;
                         state.clock.reached_end(state.drained_ms);
                     }
-                    Polled::Disturbed => disturbed = true,
                 })?;
             polled += taken;
-            if taken < TURN {
+            if taken < most {
                 state.drained_ms = wall_ms;
+                // Only now, since asking throws away what waits.
+                if state.should_ask_for_end(wall_ms) {
+                    state.end_asked_ms = wall_ms;
+                    self.reader.ask_for_end(state.partition)?;
+                }
             } else if state.may_be_read(frontier) {
                 let (floor, latest_ms) = state.progress();
                 self.queue.push(Reverse((floor, latest_ms, at)));
@@ -367,7 +251,7 @@ impl<R: RecordReader> FeedState<R> {
         }
         self.queue.clear();
         // After the ends that were read, which may be older.
-        if self.reader.was_disturbed()? || disturbed {
+        if self.reader.was_disturbed()? {
             self.partitions
                 .iter_mut()
                 .for_each(PartitionState::forget_end);

@@ -24,8 +24,6 @@ pub enum Polled<'a> {
     Record(Record<'a>),
     /// The partition has nothing unread, for now.
     End,
-    /// The connection was in trouble: what is known of all ends no longer holds.
-    Disturbed,
 }
 
 /// Reads some partitions of one input, each in offset order.
@@ -48,14 +46,15 @@ pub trait RecordReader: 'static {
         visit: &mut dyn FnMut(Polled<'_>),
     ) -> Result<usize, Self::Error>;
 
-    /// Whether the connection has been in trouble since this was last asked.
+    /// Whether the connection has been in trouble since this was last asked, so that what is
+    /// known of all ends no longer holds.
     ///
     /// # Errors
     /// As [`RecordReader::poll`].
     fn was_disturbed(&mut self) -> Result<bool, Self::Error>;
 
     /// Asks again whether a partition that had nothing unread still has: the answer is a
-    /// [`Polled::End`], or records.
+    /// [`Polled::End`], or records. What waits of it may be fetched anew.
     ///
     /// # Errors
     /// As [`RecordReader::poll`].

@@ -32,7 +32,7 @@ pub use history::{PastRecord, read_to_end};
 pub use outlet::{Outgoing, Outlet, Receipt, SendError, Settings as OutletSettings};
 pub use presence::{JobSeen, Presence, SEEN_AFTER_DEATH, jobs_seen};
 pub use progress::{Progress, group_offsets};
-pub use reader::{HeldOffsets, ReadError, Reader, held_offsets};
+pub use reader::{FETCHING, HeldOffsets, ReadError, Reader, held_offsets};
 
 /// Where events go.
 pub const NOTIFICATIONS: &str = "rider-notifications";

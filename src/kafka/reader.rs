@@ -14,6 +14,19 @@ use super::partition_queue::{Fetched, PartitionQueue};
 use crate::epoch::{Polled, Record, RecordReader};
 use crate::model::{Input, Source};
 
+/// How a [`Reader`]'s client fetches; a bench compares it with a client that only does that.
+pub const FETCHING: [(&str, &str); 6] = [
+    // The end of a partition is known after an empty fetch, so this bounds how long a quiet
+    // partition holds the frontier back.
+    ("fetch.wait.max.ms", "25"),
+    ("fetch.queue.backoff.ms", "2"),
+    ("fetch.error.backoff.ms", "100"),
+    // Of each partition: fetching goes on while fewer wait. More takes memory, and gains nothing.
+    ("queued.min.messages", "16384"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("fetch.message.max.bytes", "1048576"),
+];
+
 /// What stops a reader for good.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -81,6 +94,8 @@ pub struct Reader {
     consumer: Arc<BaseConsumer<Logged>>,
     /// Sorted by partition.
     queues: Vec<PartitionQueue>,
+    /// A partition has told of an error since that was last asked.
+    disturbed: bool,
 }
 
 impl Reader {
@@ -94,15 +109,11 @@ impl Reader {
         input: Input,
         partitions: &[(i32, i64)],
     ) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer<Logged> = reading_config(brokers, group)
-            // The end of a partition is known after an empty fetch, so this bounds how long
-            // a quiet partition holds the frontier back.
-            .set("fetch.wait.max.ms", "25")
-            .set("fetch.queue.backoff.ms", "2")
-            .set("fetch.error.backoff.ms", "100")
-            .set("queued.min.messages", "16384")
-            .set("queued.max.messages.kbytes", "65536")
-            .set("fetch.message.max.bytes", "1048576")
+        let mut config = reading_config(brokers, group);
+        for (key, value) in FETCHING {
+            config.set(key, value);
+        }
+        let consumer: BaseConsumer<Logged> = config
             .create_with_context(Logged)
             .map_err(KafkaError::failed("make a Kafka consumer"))?;
         let consumer = Arc::new(consumer);
@@ -126,6 +137,7 @@ impl Reader {
             input,
             consumer,
             queues,
+            disturbed: false,
         })
     }
 }
@@ -142,6 +154,7 @@ impl RecordReader for Reader {
         let input = self.input;
         let found = (self.queues).binary_search_by_key(&partition, PartitionQueue::partition);
         let queue = &mut self.queues[found.expect("only partitions that it was opened with")];
+        let disturbed = &mut self.disturbed;
         let mut outcome = Ok(());
         let taken = queue.take(max, &mut |fetched| match fetched {
             Ok(message) => visit(Polled::Record(record(input, partition, message))),
@@ -149,15 +162,15 @@ impl RecordReader for Reader {
             Err(code) => {
                 let refused = refuse_or_go_on(input, ClientError::MessageConsumption(code));
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(refused);
-                visit(Polled::Disturbed);
+                *disturbed = true;
             }
         });
         outcome.map(|()| taken)
     }
 
-    /// Whatever is no partition's own comes here.
+    /// Whatever is no partition's own comes by the consumer's queue.
     fn was_disturbed(&mut self) -> Result<bool, ReadError> {
-        let mut disturbed = false;
+        let mut disturbed = std::mem::take(&mut self.disturbed);
         while let Some(outcome) = self.consumer.poll(Duration::ZERO) {
             match outcome {
                 Ok(_) => unreachable!("each partition's messages have a queue of their own"),
