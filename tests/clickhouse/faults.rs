@@ -9,7 +9,7 @@ use riderflow::clickhouse::{Notice, Origin, Rows, Writer, WriterError};
 use riderflow::model::{DeadLetter, Epoch, Fault, Input, Place, Reason, Source};
 
 use crate::proxy::{Damage, Proxy};
-use crate::{Database, locations, notices, options, server_at};
+use crate::{Database, locations, notices, options, server_at, stored};
 
 #[test]
 fn an_outage_delays_rows_and_repeats_none() {
@@ -400,12 +400,7 @@ fn too_many_parts_make_batches_larger() {
     database.query("SYSTEM START MERGES riderflow.driver_locations");
     writer.flush_and_stop(Duration::from_secs(30)).unwrap();
     assert_eq!(database.locations(), (sent as u64, sent as u64));
-    let seen = seen.lock().unwrap();
-    let largest = seen.iter().map(|notice| match notice {
-        Notice::Stored { rows, .. } => *rows,
-        _ => 0,
-    });
-    assert!(largest.max() >= Some(10_000));
+    assert!(stored(&seen).into_iter().max() >= Some(10_000));
 }
 
 #[test]
