@@ -1,5 +1,6 @@
 //! The batch writer and the migrations against a real ClickHouse.
 
+mod blocks;
 #[path = "../common/city_rows.rs"]
 #[allow(unreachable_pub, reason = "a bench uses it too")]
 mod city_rows;
