@@ -62,7 +62,8 @@ const RETRIABLE: [u32; 21] = [
 ];
 
 /// Codes that ClickHouse answers before it writes anything of an insert that is stored as one
-/// block.
+/// block, whichever of the blocks that it comes in could not be read
+/// (`tests/clickhouse/blocks.rs`).
 const BEFORE_STORING: [u32; 23] = [
     16,  // NO_SUCH_COLUMN_IN_TABLE
     27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED

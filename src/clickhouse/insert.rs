@@ -1,9 +1,9 @@
 //! One batch until it is stored.
 //!
 //! An insert is one table and one ClickHouse partition, sent as a row of blocks that the server
-//! puts together before it stores them, so it is all or nothing (`tests/clickhouse/size.rs`). Its
-//! token and query id name pipeline, generation, table and batch. A failure after which it is
-//! certain that nothing was stored is simply tried again. After any other the batch is
+//! puts together before it stores them, so it is all or nothing (`tests/clickhouse/blocks.rs`).
+//! Its token and query id name pipeline, generation, table and batch. A failure after which it
+//! is certain that nothing was stored is simply tried again. After any other the batch is
 //! *settled* first: it is made sure that nothing of it can be stored any more, the table is
 //! asked which rows it has, and only the rest is sent.
 //!
@@ -31,7 +31,7 @@ use tracing::{error, warn};
 
 use super::batches::{Cut, End};
 use super::fault::{Backoff, FENCED, Fault, Remedy, SEALED};
-use super::native::{BLOCK_ROWS, BlockWriter};
+use super::native::{BlockWriter, next_block};
 use super::reconcile::{Ask, keep_missing};
 use super::shared::{Amount, Shared};
 use super::within;
@@ -394,11 +394,10 @@ impl Batch<'_> {
             .with_setting("use_query_cache", "0")
             .with_setting("wait_end_of_query", "1");
         let mut rows = rows.iter().flatten();
-        let mut block = Vec::with_capacity(BLOCK_ROWS.min(count));
+        let mut block = Vec::new();
         let mut writer = BlockWriter::new();
         loop {
-            block.clear();
-            block.extend(rows.by_ref().take(BLOCK_ROWS));
+            next_block(&mut rows, &mut block);
             if block.is_empty() {
                 break;
             }

@@ -13,10 +13,31 @@ use super::rows::Record;
 use crate::geo::CellFinder;
 use crate::model::Position;
 
-/// Rows of a block: some hundred kilobytes.
-pub(super) const BLOCK_ROWS: usize = 8_192;
+/// A block has no more rows than this: most rows are small, and so many make some hundred
+/// kilobytes.
+const BLOCK_ROWS: usize = 8_192;
+/// Nor more of what rows cost than this, but for its last row. Blocks are held beside the rows
+/// that they are made of, by each insert that runs, and outside the bound on what waits. Small
+/// rows reach [`BLOCK_ROWS`] before; 8,192 large dead letters would be 64 MiB and more.
+const BLOCK_BYTES: usize = 2 << 20;
 /// Rows whose columns are written in turn: they stay in the processor's nearest cache meanwhile.
 const TILE_ROWS: usize = 256;
+
+/// Fills `block` with the next rows: at least one, if there is one.
+pub(super) fn next_block<'r, R: Record>(
+    rows: &mut impl Iterator<Item = &'r R>,
+    block: &mut Vec<&'r R>,
+) {
+    block.clear();
+    let mut bytes = 0;
+    while block.len() < BLOCK_ROWS
+        && bytes < BLOCK_BYTES
+        && let Some(row) = rows.next()
+    {
+        bytes += row.cost();
+        block.push(row);
+    }
+}
 
 /// Writes blocks of one table's rows, and keeps its buffers from one to the next.
 pub(super) struct BlockWriter {
@@ -147,6 +168,78 @@ fn put_length(out: &mut Vec<u8>, mut length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clickhouse::rows::{ROW_COST, RejectedRow};
+    use crate::model::{DeadLetter, Fault, Input, Place, Reason, Source};
+
+    /// A dead letter of so many bytes.
+    fn letter(bytes: usize) -> RejectedRow {
+        let source = Source {
+            input: Input::Orders,
+            partition: 0,
+            offset: 7,
+        };
+        RejectedRow::from(DeadLetter {
+            place: Place { at_ms: 0, source },
+            key: None,
+            value: Some(vec![b'x'; bytes]),
+            fault: Fault {
+                reason: Reason::Empty,
+                detail: String::new(),
+            },
+        })
+    }
+
+    /// Rows and bytes of each block.
+    fn blocks<R: Record>(rows: &[R]) -> Vec<(usize, usize)> {
+        let (mut left, mut block) = (rows.iter(), Vec::new());
+        let mut writer = BlockWriter::new();
+        let mut cells = CellFinder::new(h3o::Resolution::Nine);
+        let mut blocks = Vec::new();
+        let mut expected = rows.iter();
+        loop {
+            next_block(&mut left, &mut block);
+            if block.is_empty() {
+                break;
+            }
+            for row in &block {
+                assert!(std::ptr::eq(*row, expected.next().unwrap()));
+            }
+            blocks.push((block.len(), writer.block(&block, &mut cells).len()));
+        }
+        assert!(expected.next().is_none());
+        blocks
+    }
+
+    fn rows_of(blocks: &[(usize, usize)]) -> Vec<usize> {
+        blocks.iter().map(|(rows, _)| *rows).collect()
+    }
+
+    #[test]
+    fn a_block_is_bounded_in_rows_and_in_bytes() {
+        let small: Vec<_> = (0..20_000).map(|_| letter(0)).collect();
+        assert_eq!(
+            rows_of(&blocks(&small)),
+            [BLOCK_ROWS, BLOCK_ROWS, 20_000 - 2 * BLOCK_ROWS]
+        );
+
+        const LARGE: usize = 8 << 10;
+        let large: Vec<_> = (0..BLOCK_ROWS).map(|_| letter(LARGE)).collect();
+        let large = blocks(&large);
+        let full = BLOCK_BYTES.div_ceil(LARGE + ROW_COST);
+        let (last, others) = large.split_last().unwrap();
+        assert!(others.iter().all(|(rows, _)| *rows == full), "{large:?}");
+        assert_eq!(others.len() * full + last.0, BLOCK_ROWS);
+        for (_, bytes) in &large {
+            assert!(*bytes <= BLOCK_BYTES + LARGE, "{large:?}");
+        }
+
+        // One that is larger by itself, at either end and alone.
+        let huge = BLOCK_BYTES + 1;
+        assert_eq!(rows_of(&blocks(&[letter(huge)])), [1]);
+        let mixed = [letter(huge), letter(1), letter(huge), letter(1)];
+        assert_eq!(rows_of(&blocks(&mixed)), [1, 2, 1]);
+        assert!(blocks::<RejectedRow>(&[]).is_empty());
+    }
 
     #[test]
     fn lengths_are_leb128() {

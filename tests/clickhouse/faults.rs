@@ -1,15 +1,21 @@
 //! Outages, lost answers, frozen runs: every row once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use riderflow::clickhouse::{Notice, Origin, Rows, Writer, WriterError};
+use riderflow::clickhouse::{Notice, Origin, Rows, Summary, Writer, WriterError};
 use riderflow::model::{DeadLetter, Epoch, Fault, Input, Place, Reason, Source};
 
-use crate::proxy::{Damage, Proxy};
-use crate::{Database, locations, notices, options, server_at};
+use crate::proxy::{Cut, Damage, Proxy};
+use crate::{Database, locations, notices, options, server_at, stored};
+
+/// A batch of a thousand rows is one block.
+const IN_THE_FIRST_BLOCK: Cut = Cut {
+    blocks: 0,
+    bytes: 3000,
+};
 
 #[test]
 fn an_outage_delays_rows_and_repeats_none() {
@@ -44,14 +50,17 @@ fn an_outage_delays_rows_and_repeats_none() {
 fn a_lost_answer_repeats_no_row() {
     let database = Database::start();
     let proxy = Proxy::start(database.services.clickhouse_url(), Damage::LoseAnswer);
-    through(&database, &proxy, 4);
+    through(&database, &proxy, 4, 1000);
 }
 
 #[test]
 fn a_request_that_is_cut_loses_no_row() {
     let database = Database::start();
-    let proxy = Proxy::start(database.services.clickhouse_url(), Damage::CutRequest);
-    through(&database, &proxy, 4);
+    let proxy = Proxy::start(
+        database.services.clickhouse_url(),
+        Damage::CutRequest(IN_THE_FIRST_BLOCK),
+    );
+    through(&database, &proxy, 4, 1000);
 }
 
 #[test]
@@ -61,7 +70,7 @@ fn a_request_that_arrives_after_its_repetition_repeats_no_row() {
         database.services.clickhouse_url(),
         Damage::DeliverLate(Duration::from_millis(1500)),
     );
-    through(&database, &proxy, 3);
+    through(&database, &proxy, 3, 1000);
     // Until the late requests have come through as well.
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(proxy.late.load(Ordering::SeqCst), 3);
@@ -77,7 +86,7 @@ fn late_requests_repeat_no_row_without_the_servers_memory_of_tokens() {
         let database = Database::start();
         forget_tokens(&database);
         let proxy = Proxy::start(database.services.clickhouse_url(), damage);
-        through(&database, &proxy, 3);
+        through(&database, &proxy, 3, 1000);
         thread::sleep(Duration::from_millis(2500));
         assert_eq!(database.locations(), (20_000, 20_000), "{damage:?}");
     }
@@ -105,7 +114,7 @@ fn a_server_that_dies_after_an_answer_was_lost_repeats_no_row() {
 }
 
 /// From now on a token is no protection.
-fn forget_tokens(database: &Database) {
+pub(crate) fn forget_tokens(database: &Database) {
     database.query(
         "ALTER TABLE riderflow.driver_locations \
          MODIFY SETTING non_replicated_deduplication_window = 0",
@@ -118,7 +127,7 @@ fn an_answer_lost_and_then_a_restart_repeats_and_loses_no_row() {
     for damage in [
         Damage::LoseAnswer,
         Damage::Hang,
-        Damage::CutRequest,
+        Damage::CutRequest(IN_THE_FIRST_BLOCK),
         Damage::FinishLate(Duration::from_millis(1500)),
         Damage::DeliverLate(Duration::from_millis(1500)),
     ] {
@@ -220,31 +229,55 @@ fn a_full_disk_keeps_rows_until_there_is_room() {
 fn a_server_that_hangs_is_noticed() {
     let database = Database::start();
     let proxy = Proxy::start(database.services.clickhouse_url(), Damage::Hang);
-    through(&database, &proxy, 2);
+    through(&database, &proxy, 2, 1000);
+}
+
+/// [`send_through`] damage after which the table has to be asked. Returns how many rows each
+/// batch had.
+pub(crate) fn through(
+    database: &Database,
+    proxy: &Proxy,
+    times: usize,
+    batch_rows: usize,
+) -> Vec<usize> {
+    let (summary, seen) = send_through(database, proxy, times, batch_rows);
+    assert!(
+        summary.stats.reconciled as usize >= times,
+        "{:?}",
+        summary.stats
+    );
+    stored(&seen)
 }
 
 /// Sends rows through a proxy that does damage to the first `times` inserts.
-fn through(database: &Database, proxy: &Proxy, times: usize) {
+pub(crate) fn send_through(
+    database: &Database,
+    proxy: &Proxy,
+    times: usize,
+    batch_rows: usize,
+) -> (Summary, Arc<Mutex<Vec<Notice>>>) {
     proxy.left.store(times, Ordering::SeqCst);
     let mut options = options(server_at(&proxy.url));
     options.timeout = Duration::from_secs(1);
-    let writer = Writer::start(options, None).unwrap();
-    for chunk in 0..20 {
+    options.batch_rows = batch_rows;
+    let (observer, seen) = notices();
+    let writer = Writer::start(options, Some(observer)).unwrap();
+    let batches = (20_000 / batch_rows).max(5);
+    for batch in 0..batches {
+        let first = (batch * batch_rows) as i64;
         writer
-            .send(locations(chunk * 1000..(chunk + 1) * 1000), Origin::New)
+            .send(locations(first..first + batch_rows as i64), Origin::New)
             .unwrap();
         // So that they are batches of their own.
         thread::sleep(Duration::from_millis(15));
     }
     let summary = writer.flush_and_stop(Duration::from_secs(30)).unwrap();
     assert_eq!(proxy.left.load(Ordering::SeqCst), 0, "all damage was done");
-    assert!(
-        summary.stats.reconciled as usize >= times,
-        "{:?}",
-        summary.stats
-    );
-    assert_eq!(summary.stats.locations_stored, 20_000);
-    assert_eq!(database.locations(), (20_000, 20_000));
+    let all = (batches * batch_rows) as u64;
+    assert_eq!(summary.stats.locations_stored, all);
+    assert_eq!(database.locations(), (all, all));
+    database.assert_one_part_each("driver_locations", stored(&seen));
+    (summary, seen)
 }
 
 /// What is read again leaves half of the memory to what happens now.
@@ -400,12 +433,7 @@ fn too_many_parts_make_batches_larger() {
     database.query("SYSTEM START MERGES riderflow.driver_locations");
     writer.flush_and_stop(Duration::from_secs(30)).unwrap();
     assert_eq!(database.locations(), (sent as u64, sent as u64));
-    let seen = seen.lock().unwrap();
-    let largest = seen.iter().map(|notice| match notice {
-        Notice::Stored { rows, .. } => *rows,
-        _ => 0,
-    });
-    assert!(largest.max() >= Some(10_000));
+    assert!(stored(&seen).into_iter().max() >= Some(10_000));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The batch writer and the migrations against a real ClickHouse.
 
+mod blocks;
 #[path = "../common/city_rows.rs"]
 #[allow(unreachable_pub, reason = "a bench uses it too")]
 mod city_rows;
@@ -59,6 +60,18 @@ impl Database {
             .split_whitespace()
             .map(|number| number.parse().unwrap());
         (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    /// Asserts that each of these inserts into `table` was one part, in however many blocks it
+    /// came. A part that was merged is known for some minutes.
+    pub(crate) fn assert_one_part_each(&self, table: &str, mut inserts: Vec<usize>) {
+        let parts = self.query(&format!(
+            "SELECT rows FROM system.parts WHERE database = 'riderflow' \
+             AND table = '{table}' AND level = 0 ORDER BY rows"
+        ));
+        let parts: Vec<usize> = parts.lines().map(|rows| rows.parse().unwrap()).collect();
+        inserts.sort_unstable();
+        assert_eq!(parts, inserts);
     }
 }
 
@@ -139,4 +152,16 @@ pub(crate) fn notices() -> (Observer, Arc<Mutex<Vec<Notice>>>) {
         Arc::new(move |notice: &Notice| to.lock().unwrap().push(notice.clone())),
         seen,
     )
+}
+
+/// How many rows each batch had that was stored, in the order in which they were.
+pub(crate) fn stored(seen: &Mutex<Vec<Notice>>) -> Vec<usize> {
+    seen.lock()
+        .unwrap()
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Stored { rows, .. } => Some(*rows),
+            _ => None,
+        })
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! A proxy that damages inserts on their way.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,14 +12,23 @@ use std::time::Duration;
 pub(crate) enum Damage {
     /// The server gets and answers it; the answer is dropped.
     LoseAnswer,
-    /// The server gets half of it.
-    CutRequest,
+    /// The server gets this of it; both sides are cut off.
+    CutRequest(Cut),
+    /// The server gets this of it, then the end of the connection, and its answer comes through.
+    EndRequest(Cut),
     /// The client is cut off first; the server gets it after this time.
     DeliverLate(Duration),
     /// The client is cut off in the middle; the server gets the rest after this time.
     FinishLate(Duration),
     /// The server gets it; neither side hears anything more.
     Hang,
+}
+
+/// Where an insert is cut: so many blocks and as many bytes of the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) blocks: usize,
+    pub(crate) bytes: u64,
 }
 
 /// Forwards connections, and damages inserts into `driver_locations` while some are left.
@@ -129,18 +138,25 @@ fn requests(
                 mute.store(2, Ordering::SeqCst);
                 server.write_all(&buffer[..count])?;
             }
-            Damage::CutRequest => {
-                // The head is about 1,100 bytes; the body is cut somewhere.
-                server.write_all(&buffer[..count.min(4000)])?;
-                server.shutdown(Shutdown::Both)?;
-                return client.shutdown(Shutdown::Both);
+            Damage::CutRequest(cut) | Damage::EndRequest(cut) => {
+                let mut request = BufReader::new(buffer[..count].chain(client));
+                if let Err(error) = pass(&mut request, server, cut) {
+                    // It was shorter, which is not the damage that was asked for.
+                    left.fetch_add(1, Ordering::SeqCst);
+                    return Err(error);
+                }
+                if matches!(damage, Damage::CutRequest(_)) {
+                    server.shutdown(Shutdown::Both)?;
+                    return client.shutdown(Shutdown::Both);
+                }
+                to_its_end(&mut request)?;
+                server.shutdown(Shutdown::Write)?;
+                // The client is cut off when the answer has come through.
+                std::io::copy(&mut request, &mut std::io::sink())?;
+                return Ok(());
             }
             Damage::DeliverLate(after) | Damage::FinishLate(after) => {
-                let mut request = buffer[..count].to_vec();
-                while !request.ends_with(b"\r\n0\r\n\r\n") {
-                    let count = client.read(&mut buffer)?;
-                    request.extend_from_slice(&buffer[..count]);
-                }
+                let request = to_its_end(&mut buffer[..count].chain(client))?;
                 mute.store(2, Ordering::SeqCst);
                 let at_once = match damage {
                     Damage::FinishLate(_) => request.len() / 2,
@@ -157,4 +173,47 @@ fn requests(
             }
         }
     }
+}
+
+/// Forwards a request, of which each block is a chunk of HTTP, as far as `cut`; an error if it
+/// does not reach as far.
+fn pass(request: &mut impl BufRead, mut server: &TcpStream, cut: Cut) -> std::io::Result<()> {
+    while pass_line(request, server)? != "\r\n" {}
+    for block in 0..=cut.blocks {
+        let is_last = block == cut.blocks;
+        if is_last && cut.bytes == 0 {
+            break;
+        }
+        let length = pass_line(request, server)?;
+        let length = u64::from_str_radix(length.trim_end(), 16).unwrap_or(0);
+        let count = if is_last { cut.bytes } else { length + 2 };
+        if length == 0 || count > length + 2 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if std::io::copy(&mut request.take(count), &mut server)? < count {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+fn pass_line(request: &mut impl BufRead, mut server: &TcpStream) -> std::io::Result<String> {
+    let mut line = String::new();
+    if request.read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    server.write_all(line.as_bytes())?;
+    Ok(line)
+}
+
+/// What is left of a request.
+fn to_its_end(request: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let (mut rest, mut buffer) = (Vec::new(), [0; 65_536]);
+    while !rest.ends_with(b"\r\n0\r\n\r\n") {
+        match request.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => rest.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(rest)
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use riderflow::clickhouse::{Notice, Options, Origin, Rows, Writer};
+use riderflow::clickhouse::{Options, Origin, Rows, Writer};
 use riderflow::simulate::Plan;
 
 use crate::city_rows::CityRows;
-use crate::{Database, SOME_DAY_MS, notices, options};
+use crate::{Database, SOME_DAY_MS, notices, options, stored};
 
 /// Bytes of a row on disk, all in all, once its part is merged.
 const MOST_BYTES: f64 = 12.0;
@@ -42,27 +42,10 @@ fn a_row_takes_a_dozen_bytes_and_comes_with_many_others() {
         writer.send(Rows::Locations(rows), Origin::New).unwrap();
     }
     writer.flush_and_stop(Duration::from_secs(60)).unwrap();
-    let stored: Vec<_> = seen
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(|notice| match notice {
-            Notice::Stored { rows, .. } => Some(*rows),
-            _ => None,
-        })
-        .collect();
+    let stored = stored(&seen);
     assert_eq!(stored.iter().sum::<usize>(), sent);
     assert!(stored.len() <= sent / FEWEST_ROWS, "{stored:?}");
-    // Each insert was one part, though it came in many blocks. A part that was merged is known
-    // for some minutes.
-    let parts = database.query(
-        "SELECT rows FROM system.parts WHERE database = 'riderflow' \
-         AND table = 'driver_locations' AND level = 0 ORDER BY rows",
-    );
-    let parts: Vec<usize> = parts.lines().map(|rows| rows.parse().unwrap()).collect();
-    let mut inserts = stored.clone();
-    inserts.sort_unstable();
-    assert_eq!(parts, inserts);
+    database.assert_one_part_each("driver_locations", stored.clone());
 
     database.query("OPTIMIZE TABLE riderflow.driver_locations FINAL");
     eprintln!(

@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use riderflow::clickhouse::{Notice, Origin, Rows, StoredEvent, Writer};
+use riderflow::clickhouse::{Origin, Rows, StoredEvent, Writer};
 use riderflow::model::{
     CellWindow, DeadLetter, DriverId, DriverWindow, Epoch, EventKind, Fault, Flag, Input, Place,
     Position, Reason, SessionWindow, Source,
 };
 
-use crate::{Database, SOME_DAY_MS, location, locations, notices, options};
+use crate::{Database, SOME_DAY_MS, location, locations, notices, options, stored};
 
 #[test]
 fn all_three_tables_hold_what_was_sent() {
@@ -224,16 +224,7 @@ fn a_batch_is_one_part_in_each_month() {
     writer.send(Rows::Locations(rows), Origin::New).unwrap();
     writer.flush_and_stop(Duration::from_secs(20)).unwrap();
     assert_eq!(database.locations(), (30_000, 30_000));
-    let stored: Vec<_> = seen
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(|notice| match notice {
-            Notice::Stored { rows, .. } => Some(*rows),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(stored, [10_000, 10_000, 10_000]);
+    assert_eq!(stored(&seen), [10_000, 10_000, 10_000]);
     assert_eq!(
         database.query(
             "SELECT count(), uniqExact(partition_id) FROM system.parts \
@@ -265,15 +256,7 @@ fn batches_of_a_thousand_keep_up() {
         backlog <= 20_000,
         "a second's rows at most are on their way, not {backlog}"
     );
-    let sizes: Vec<_> = seen
-        .lock()
-        .unwrap()
-        .iter()
-        .filter_map(|notice| match notice {
-            Notice::Stored { rows, .. } => Some(*rows),
-            _ => None,
-        })
-        .collect();
+    let sizes = stored(&seen);
     assert!(
         sizes.iter().filter(|rows| **rows == 1000).count() >= sizes.len() / 2,
         "{sizes:?}"
