@@ -31,7 +31,7 @@ struct Room {
 
 const KNOWN: u32 = 1;
 const EVEN: u32 = 2;
-const CROWDED: u32 = 4;
+pub(super) const CROWDED: u32 = 4;
 
 /// A part of a fence in a tile.
 #[derive(Clone, Copy, Debug)]
