@@ -97,8 +97,8 @@ impl Fences {
     }
 
     /// Sets `found` to the slots of all fences that contain a position, ascending, and `passed`
-    /// to the parts of other fences that the way there may meet, some more than once. Returns
-    /// whether the position's tile is even.
+    /// to what else the way there may meet, as slot and part, some more than once, and parts of
+    /// fences found among them. Returns whether the position's tile is even.
     pub(super) fn look(
         &mut self,
         position: Position,
@@ -109,15 +109,15 @@ impl Fences {
         let to = Tile::at(position);
         let from = way.map_or(to, |(from, _)| Tile::at(from));
         let way = way.map(|(_, way)| way);
+        found.clear();
+        passed.clear();
         let tiles = from.rectangle(to, MOST_TILES);
         let known = tiles.and_then(|tiles| self.look_in(tiles, to, position, way, found, passed));
+        // What was found before a crowded tile is true, and may stay.
         if known.is_none() {
             match &way {
                 Some(way) => self.along(way, position, found, passed),
-                None => {
-                    passed.clear();
-                    self.containing(position, found);
-                }
+                None => self.containing(position, found),
             }
         }
         if found.len() > 1 {
@@ -127,8 +127,8 @@ impl Fences {
         known.unwrap_or(false)
     }
 
-    /// As [`Fences::look`], over tiles that hold all of the way; `None` if there are too many
-    /// fences in one of them.
+    /// Adds what [`Fences::look`] is to find, from tiles that hold all of the way; `None`, and
+    /// perhaps not all, if there are too many fences in one of them.
     fn look_in(
         &mut self,
         tiles: impl Iterator<Item = Tile>,
@@ -138,8 +138,6 @@ impl Fences {
         found: &mut Vec<u32>,
         passed: &mut Vec<(u32, u32)>,
     ) -> Option<bool> {
-        found.clear();
-        passed.clear();
         let Self {
             tiles: known,
             records,
@@ -174,10 +172,9 @@ impl Fences {
         Some(ends_even)
     }
 
-    /// Sets `found` to the slots of all fences that contain a position, in no order, some
-    /// more than once.
+    /// Adds to `found` the slots of all fences that contain a position, in no order, some more
+    /// than once.
     fn containing(&self, position: Position, found: &mut Vec<u32>) {
-        found.clear();
         self.index.visit(position, |slot, part| {
             let inside = |record: &FenceRecord| record.area.part_contains(part, position);
             if self.get(slot).is_some_and(inside) {
@@ -186,8 +183,8 @@ impl Fences {
         });
     }
 
-    /// As [`Fences::containing`] for the end of a segment; and sets `passed` to the parts of
-    /// other fences that the segment may meet, some more than once.
+    /// As [`Fences::containing`] for the end of a segment; and adds to `passed` what else the
+    /// segment may meet, some more than once.
     fn along(
         &self,
         segment: &Segment,
@@ -195,8 +192,6 @@ impl Fences {
         found: &mut Vec<u32>,
         passed: &mut Vec<(u32, u32)>,
     ) {
-        found.clear();
-        passed.clear();
         self.index.visit_along(segment, |slot, part, at_end| {
             let inside = |record: &FenceRecord| record.area.part_contains(part, to);
             if at_end && self.get(slot).is_some_and(inside) {
@@ -224,7 +219,11 @@ fn list(
             return true;
         }
         let number = if is_even { Part::ALL_INSIDE } else { part };
-        if (parts.iter()).any(|known| known.slot == slot && known.part == number) {
+        // A part that goes nearly around the earth has two boxes in a tile, one of each end.
+        let is_known = |known: &Part| {
+            known.slot == slot && known.part == number && (is_even || known.bounds() == b)
+        };
+        if parts.iter().any(is_known) {
             return true;
         }
         parts.push(Part::new(slot, number, &b));

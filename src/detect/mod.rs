@@ -66,6 +66,8 @@ mod ahead_tests;
 #[cfg(test)]
 mod detector_tests;
 #[cfg(test)]
+mod fences_tests;
+#[cfg(test)]
 mod flags_tests;
 #[cfg(test)]
 mod oracle;

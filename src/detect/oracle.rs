@@ -369,8 +369,11 @@ impl Oracle {
         let Some(here) = self.here(driver) else {
             return;
         };
-        for id in 0..6u8 {
+        for id in 0..=u8::MAX {
             let fence = self.fences.get(&id).copied();
+            if fence.is_none() && !self.visits.contains_key(&(driver, id)) {
+                continue;
+            }
             let object = format!("f{id}");
             let mut event = |kind, dwell_ms, initial| {
                 let mut event = Self::blank(driver, kind, object.clone(), cause, start);

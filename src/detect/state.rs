@@ -35,7 +35,7 @@ pub struct DriverState<'a> {
     pub(super) last: Option<Fix>,
     pub(super) previous: Option<Spot>,
     pub(super) teleport: Option<Spot>,
-    pub(super) silence: Silence,
+    pub(super) silence: Cow<'a, Silence>,
     pub(super) visits: Cow<'a, [VisitState<'a>]>,
     pub(super) orders: Cow<'a, [OrderLegs]>,
     pub(super) held: Cow<'a, VecDeque<Held>>,
@@ -119,7 +119,7 @@ impl Detector {
                 last: driver.last,
                 previous: driver.previous,
                 teleport: aside.and_then(|aside| aside.teleport),
-                silence: driver.silence.clone(),
+                silence: Cow::Borrowed(&driver.silence),
                 visits: Cow::Borrowed(&visits),
                 orders: Cow::Borrowed(&driver.orders),
                 held: held.unwrap_or_default(),
@@ -145,6 +145,8 @@ impl Detector {
                 fence.visitors -= 1;
             }
         }
+        // Room for no more than there are, as when they begin.
+        driver.visits.reserve_exact(state.visits.len());
         for visit in state.visits.iter() {
             let Some(slot) = self.fences.slot(&visit.fence) else {
                 continue;
@@ -159,13 +161,12 @@ impl Detector {
                 Dwell::After(fence.dwell_ms)
             };
             let begun = visit.begun;
-            driver.visits.reserve_exact(1);
             driver.visits.push(Visit { slot, begun, dwell });
         }
         driver.visits.sort_unstable_by_key(|visit| visit.slot);
         driver.last = state.last;
         driver.previous = state.previous;
-        driver.silence = state.silence;
+        driver.silence = state.silence.into_owned();
         driver.orders = state.orders.into_owned();
         let (teleport, held) = (state.teleport, state.held.into_owned());
         let sessions = driver.aside.take().map(|aside| aside.sessions);

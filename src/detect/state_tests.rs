@@ -595,7 +595,7 @@ fn a_driver() -> DriverState<'static> {
             position: spot(4.0),
             event_time_ms: -1,
         }),
-        silence,
+        silence: Cow::Owned(silence),
         visits: Cow::Owned(vec![visit("f", false), visit("g", true)]),
         orders: Cow::Owned(vec![OrderLegs {
             order: OrderId("o".into()),

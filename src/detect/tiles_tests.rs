@@ -1,5 +1,5 @@
 //! Drivers that go step by step, so that most fixes are in a tile known: against the contract,
-//! and against a detector that forgets all tiles before each fix.
+//! and against a detector that forgets all tiles after each tick that brought records.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::oracle::Oracle;
-use super::oracle_tests::{Job, end_of, history, rules, told};
+use super::oracle_tests::{Job, Story, end_of, history, rules, told};
 use super::oracle_world::{Record, Shape, TICK_MS, Timed, Told, Xy};
 use super::tiles::{Ground, Legs, MOST_PARTS, Part, Tiles};
 use super::{Detector, Rules};
@@ -24,6 +24,9 @@ impl Detector {
         self.fences.tiles = Tiles::default();
     }
 }
+
+/// As many columns as are remembered, so that tiles so far apart share a room.
+const APART_DEG: f64 = 360.0 / (1 << 10) as f64;
 
 /// Histories whose updates mostly go on from the driver's last one, by a part of a tile.
 fn walks() -> impl Strategy<Value = Vec<Timed>> {
@@ -52,26 +55,65 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn nothing_is_told_otherwise_than_without_tiles(walk in walks(), rules in rules()) {
-        let until_ms = end_of(&walk);
-        let ends = ticks(until_ms);
-        let story = Job::new(1, &rules).run_with(&walk, &ends, until_ms, |_, _| {});
-        let mut before = 0;
-        let forgetful = Job::new(1, &rules).run_with(&walk, &ends, until_ms, |job, taken| {
-            if taken > std::mem::replace(&mut before, taken) {
-                job.detectors[0].forget_tiles();
-            }
-        });
-        prop_assert_eq!(&story, &forgetful);
-        let oracle = Oracle::tell(&walk, &rules, until_ms);
-        prop_assert_eq!(&story.1, &oracle.flags);
-        for driver in 0..5 {
-            let got: Vec<Told> =
-                story.0.iter().map(told).filter(|told| told.driver == driver).collect();
-            let expected: Vec<Told> =
-                oracle.told.iter().filter(|told| told.driver == driver).cloned().collect();
-            prop_assert_eq!(got, expected);
-        }
+        same_without_tiles(&walk, &rules)?;
     }
+
+    #[test]
+    fn nothing_is_told_otherwise_where_tiles_share_rooms(
+        walk in walks_in_two_cities(), rules in rules(),
+    ) {
+        same_without_tiles(&walk, &rules)?;
+    }
+}
+
+fn same_without_tiles(walk: &[Timed], rules: &Rules) -> Result<(), TestCaseError> {
+    let until_ms = end_of(walk);
+    let ends = ticks(until_ms);
+    let story = Job::new(1, rules).run_with(walk, &ends, until_ms, |_, _| {});
+    let mut before = 0;
+    let forgetful = Job::new(1, rules).run_with(walk, &ends, until_ms, |job, taken| {
+        if taken > std::mem::replace(&mut before, taken) {
+            job.detectors[0].forget_tiles();
+        }
+    });
+    prop_assert_eq!(&story, &forgetful);
+    same_as_the_oracle(&story, &Oracle::tell(walk, rules, until_ms))
+}
+
+/// As [`walks`], but every other driver and fence is so far off that its tiles share rooms with
+/// those of the rest.
+fn walks_in_two_cities() -> impl Strategy<Value = Vec<Timed>> {
+    walks().prop_map(|mut walk| {
+        for (_, record) in &mut walk {
+            let (number, xy) = match record {
+                Record::Fence(id, Some((Shape::Box(xy, ..) | Shape::Disc(xy, ..), _))) => {
+                    (u64::from(*id), xy)
+                }
+                Record::Update { driver, xy, .. } => (*driver, xy),
+                _ => continue,
+            };
+            if number % 2 == 1 {
+                xy.0 += APART_DEG;
+            }
+        }
+        walk
+    })
+}
+
+/// Whether all flags and, driver by driver, all events are those of the contract.
+pub(super) fn same_as_the_oracle(story: &Story, oracle: &Oracle) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&story.1, &oracle.flags);
+    for driver in 0..5 {
+        let got: Vec<Told> = (story.0.iter().map(told))
+            .filter(|told| told.driver == driver)
+            .collect();
+        let expected: Vec<Told> = (oracle.told.iter())
+            .filter(|told| told.driver == driver)
+            .cloned()
+            .collect();
+        prop_assert_eq!(got, expected);
+    }
+    Ok(())
 }
 
 /// In an even tile, too, a visit ends once its fence's margin is passed.
@@ -80,7 +122,8 @@ fn a_visit_ends_beyond_the_margin_wherever_that_is() {
     const MARGIN_M: f64 = 400.0;
     for direction in 0..16 {
         let angle = f64::from(direction) / 16.0 * std::f64::consts::TAU;
-        // 10 m a second, from the middle of a disc of 100 m on.
+        // 10 m a second, from the middle of a disc of 100 m on; a degree of longitude is half
+        // of one of latitude there.
         let step = (20.0 * angle.cos(), 10.0 * angle.sin());
         let mut walk: Vec<Timed> = (0..70)
             .map(|n| {
@@ -138,6 +181,35 @@ fn walks_lead_over_tiles_of_every_kind() {
     assert!(both > 1000, "{both}");
 }
 
+/// In two cities whose tiles share rooms, drivers come to both kinds of them.
+#[test]
+fn walks_in_two_cities_are_in_tiles_known_and_not() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = [[0; 2]; 2];
+    for _ in 0..60 {
+        let walk = walks_in_two_cities()
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let until_ms = end_of(&walk);
+        let job = Job::new(1, &Rules::default());
+        job.run_with(&walk, &ticks(until_ms), until_ms, |job, _| {
+            let detector = &job.detectors[0];
+            for driver in &detector.drivers.records {
+                let Some(fix) = driver.last else {
+                    continue;
+                };
+                let is_known = detector.fences.tiles.has_room(Tile::at(fix.position));
+                counts[(driver.id.0 % 2) as usize][usize::from(is_known)] += 1;
+            }
+        });
+    }
+    assert!(
+        counts.as_flattened().iter().all(|&n| n > 1000),
+        "{counts:?}"
+    );
+}
+
 const ALL: LonLatBox = LonLatBox {
     west: -180.0,
     east: 180.0,
@@ -170,12 +242,10 @@ fn what_is_in_a_tile_is_asked_once_until_it_is_forgotten() {
     assert_eq!(look(&mut tiles, there, 2), Some((2, false)));
     assert_eq!(look(&mut tiles, here, UNASKED), Some((0, true)));
     assert_eq!(look(&mut tiles, there, UNASKED), Some((2, false)));
-    // As many columns apart as are remembered, so that one takes the other's room.
-    let apart = 360.0 / f64::from(1 << 10);
-    assert_eq!(
-        look(&mut tiles, tile(77.0 + apart, 12.0), 1),
-        Some((1, false))
-    );
+    // One takes the other's room, since that isn't used any more when it is asked of again.
+    let other = tile(77.0 + APART_DEG, 12.0);
+    assert_eq!(look(&mut tiles, other, UNASKED), None);
+    assert_eq!(look(&mut tiles, other, 1), Some((1, false)));
     assert_eq!(look(&mut tiles, here, 3), Some((3, false)));
 
     tiles.forget(&LonLatBox {
@@ -195,6 +265,30 @@ fn what_is_in_a_tile_is_asked_once_until_it_is_forgotten() {
     assert_eq!(look(&mut tiles, there, 5), Some((5, false)));
     tiles.forget(&ALL);
     assert_eq!(look(&mut tiles, here, 0), Some((0, true)));
+}
+
+#[test]
+fn a_room_that_is_in_use_is_left_to_its_tile() {
+    let mut tiles = Tiles::default();
+    let (here, other) = (tile(77.0, 12.0), tile(77.0 + APART_DEG, 12.0));
+    let mut asked = 0;
+    let mut known = |tile| {
+        let found = tiles.look(tile, |_| {
+            asked += 1;
+            true
+        });
+        found.is_some()
+    };
+    assert!(known(here));
+    for _ in 0..100 {
+        assert!(known(here));
+        assert!(!known(other));
+    }
+    // Nobody is there any more.
+    for _ in 0..100 {
+        assert!(known(other));
+    }
+    assert_eq!(asked, 2);
 }
 
 #[test]

@@ -16,9 +16,9 @@ use crate::model::Position;
 const PATCH_DEG: f64 = 1.0 / 64.0;
 /// So many positions of a patch are left to H3 before it is worth a fit, which takes as long.
 const WORTH_A_FIT: u16 = 256;
-/// Patches that are remembered, 16 bytes each; then all are forgotten.
+/// Patches that are remembered, 16 bytes each; for one more all are forgotten.
 const PATCHES: usize = 65_536;
-/// Of them so many with a fit, some 2 kB each.
+/// Of them so many with a fit, some 2 kB each; all others are left to H3.
 const FITS: usize = 16_384;
 /// A border this broad of each cell is left to H3 at least, in distances between cells. A
 /// rounding matters less by far.
@@ -63,7 +63,7 @@ impl CellFinder {
     #[inline]
     pub fn find(&mut self, position: Position) -> u64 {
         let (south, west) = corner(position);
-        // Longitudes take 15 bits and the last one.
+        // Longitudes are −11,520 to 11,520, so 16 bits are enough.
         let key = (south as u32) << 16 | west as u16 as u32;
         if let Some(Patch::Fit(lattice)) = self.patches.get(&key)
             && let Some(cell) = lattice.cell(position)
@@ -78,12 +78,13 @@ impl CellFinder {
         let Some(cell) = h3_cell(position, self.resolution) else {
             return 0;
         };
-        if self.patches.len() >= PATCHES || self.fits >= FITS {
+        if self.patches.len() >= PATCHES && !self.patches.contains_key(&key) {
             self.patches.clear();
             self.fits = 0;
         }
         let patch = self.patches.entry(key).or_insert(Patch::Seen(0));
         match patch {
+            Patch::Seen(WORTH_A_FIT) if self.fits >= FITS => {}
             Patch::Seen(WORTH_A_FIT) => {
                 *patch = match Lattice::fit(position, self.resolution) {
                     Some(lattice) => {

@@ -4,8 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::*;
-
-type Vector = [f64; 3];
+use crate::geo::icosahedron::{on_edge, vertices};
 
 fn position(latitude: f64, longitude: f64) -> Position {
     Position {
@@ -14,43 +13,18 @@ fn position(latitude: f64, longitude: f64) -> Position {
     }
 }
 
-/// On the icosahedron's edges, where lattices meet.
-fn on_edge(vertices: &[Vector], dice: &mut Pcg64Mcg) -> (f64, f64) {
-    loop {
-        let (one, other) = (dice.random_range(0..12), dice.random_range(0..12));
-        let (one, other) = (vertices[one], vertices[other]);
-        let cos: f64 = (0..3).map(|i| one[i] * other[i]).sum();
-        // Neighbours are 63.4° apart.
-        if (cos - 0.447).abs() < 0.01 {
-            let part = dice.random_range(0.0..1.0);
-            let [x, y, z] = [0, 1, 2].map(|i| one[i] * part + other[i] * (1.0 - part));
-            let latitude = z.atan2(x.hypot(y)).to_degrees();
-            return (latitude, y.atan2(x).to_degrees());
-        }
-    }
-}
-
-/// Pentagons are the icosahedron's vertices.
-fn vertices() -> Vec<Vector> {
-    let pentagons = h3o::CellIndex::base_cells().filter(|cell| cell.is_pentagon());
-    let vector = |cell| {
-        let place = h3o::LatLng::from(cell);
-        let (sin_lat, cos_lat) = place.lat_radians().sin_cos();
-        let (sin_lng, cos_lng) = place.lng_radians().sin_cos();
-        [cos_lat * cos_lng, cos_lat * sin_lng, sin_lat]
-    };
-    pentagons.map(vector).collect()
-}
-
 /// All over the world, and densely where faces of the icosahedron meet.
 #[test]
 fn a_lattice_finds_the_cells_of_h3() {
     let mut dice = Pcg64Mcg::seed_from_u64(9);
     let vertices = vertices();
-    assert_eq!(vertices.len(), 12);
-    for resolution in [h3o::Resolution::Eight, h3o::Resolution::Nine] {
+    for (resolution, rounds) in [
+        (h3o::Resolution::Eight, 3_000),
+        (h3o::Resolution::Nine, 3_000),
+        (h3o::Resolution::Ten, 1_000),
+    ] {
         let (mut found, mut all, mut crooked) = (0_u32, 0, 0);
-        for round in 0..3_000 {
+        for round in 0..rounds {
             let (latitude, longitude): (f64, f64) = if round % 3 == 0 {
                 on_edge(&vertices, &mut dice)
             } else {
@@ -78,9 +52,8 @@ fn a_lattice_finds_the_cells_of_h3() {
                 assert_eq!(Some(cell), expected, "{here:?}");
             }
         }
-        eprintln!("{resolution}: {found} of {all}, {crooked} patches without a fit");
         assert!(f64::from(found) > 0.9 * f64::from(all), "{found} of {all}");
-        assert!(crooked < 200, "{crooked}");
+        assert!(crooked < rounds / 15, "{crooked}");
     }
 }
 
@@ -109,4 +82,50 @@ fn what_is_found_at_any_time_is_the_cell_of_h3() {
     }
     assert!(finder.fits >= 8, "{} fits", finder.fits);
     assert_eq!(finder.find(position(f64::NAN, 0.0)), 0);
+}
+
+/// Asks once in each of so many patches.
+fn ask_many(finder: &mut CellFinder, patches: usize) {
+    for number in 0..patches as i32 {
+        let (row, column) = (number / 256, number % 256);
+        let side = |n| f64::from(n) * PATCH_DEG + 0.001;
+        finder.find(position(side(row) - 45.0, side(column)));
+    }
+}
+
+#[test]
+fn patches_are_forgotten_only_for_one_that_is_new() {
+    let mut finder = CellFinder::new(h3o::Resolution::Nine);
+    ask_many(&mut finder, PATCHES);
+    assert_eq!(finder.patches.len(), PATCHES);
+    // None of them has a fit, so all of them are asked again.
+    ask_many(&mut finder, 1000);
+    assert_eq!(finder.patches.len(), PATCHES);
+    finder.find(position(78.0, 15.0));
+    assert_eq!(finder.patches.len(), 1);
+}
+
+#[test]
+fn a_patch_that_there_is_no_room_for_a_fit_of_is_left_to_h3() {
+    let mut finder = CellFinder::new(h3o::Resolution::Nine);
+    let (first, second) = (position(12.97, 77.59), position(-33.87, 151.21));
+    let find_often = |finder: &mut CellFinder, here| {
+        let expected = h3_cell(here, h3o::Resolution::Nine).map_or(0, u64::from);
+        for _ in 0..2 * WORTH_A_FIT {
+            assert_eq!(finder.find(here), expected);
+        }
+    };
+    find_often(&mut finder, first);
+    assert_eq!(finder.fits, 1);
+    finder.fits = FITS;
+    find_often(&mut finder, second);
+    assert_eq!((finder.patches.len(), finder.fits), (2, FITS));
+    let fits = finder.patches.values();
+    assert_eq!(
+        fits.filter(|patch| matches!(patch, Patch::Fit(_))).count(),
+        1
+    );
+    finder.fits = 1;
+    find_often(&mut finder, second);
+    assert_eq!((finder.patches.len(), finder.fits), (2, 2));
 }

@@ -29,9 +29,8 @@ pub fn distance_m(a: Position, b: Position) -> f64 {
 pub fn is_within_m(a: Position, b: Position, limit_m: f64) -> bool {
     // On the plane the way is never shorter than on the sphere.
     let (x, y) = (a.longitude - b.longitude, a.latitude - b.latitude);
-    const DEGREES_PER_M: f64 = 180.0 / (std::f64::consts::PI * EARTH_RADIUS_M);
-    let limit_deg = limit_m * DEGREES_PER_M;
-    x * x + y * y <= limit_deg * limit_deg * 0.999_999 || distance_m(a, b) <= limit_m
+    let way_m2 = (x * x + y * y) * (METRES_PER_DEGREE * METRES_PER_DEGREE);
+    way_m2 <= limit_m * limit_m * 0.999_999 || distance_m(a, b) <= limit_m
 }
 
 /// Whether two positions are farther apart than so many metres, as far as their latitudes

@@ -1,10 +1,11 @@
 //! Geometry on the earth: how far, inside or not, and which fences are worth asking.
 //!
-//! Owns distances, rings, prepared [`Area`]s and the [`FenceIndex`]. Promises that
-//! containment is exact (flat in longitude–latitude, the boundary inside, decided by robust
-//! predicates and never by a rounded sum), that whether a segment meets an area is as exact,
-//! and that the index misses no area that contains a point, meets a segment or is in a [`Tile`].
-//! Never does I/O, never looks at a clock, and knows fences only as dense slots.
+//! Owns distances, rings, prepared [`Area`]s, the [`FenceIndex`], [`Tile`]s, and how a position's
+//! H3 cell is found. Promises that containment is exact (flat in longitude–latitude, the boundary
+//! inside, decided by robust predicates and never by a rounded sum), that whether a segment meets
+//! an area is as exact, that the index misses no area that contains a point, meets a segment or is
+//! in a [`Tile`], and that a cell is the one that H3 gives. Never does I/O, never
+//! looks at a clock, and knows fences only as dense slots.
 //!
 //! ```text
 //! Geometry ── unwrap ──> rings ── meets_itself ──> Edges (a tree of boxes) ──> Area
@@ -31,6 +32,8 @@ mod tile;
 
 #[cfg(test)]
 mod area_tests;
+#[cfg(test)]
+pub(crate) mod icosahedron;
 #[cfg(test)]
 mod index_tests;
 #[cfg(test)]

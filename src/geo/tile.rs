@@ -1,11 +1,16 @@
-//! A fixed grid of small squares, and whether an area changes within one.
+//! A fixed grid of small squares.
+//!
+//! Owns [`Tile`]. Promises that every position is in exactly one tile, and within its bounds.
+//! Never knows what is there: that is [`super::FenceIndex::visit_tile`]'s, and
+//! [`super::Area::part_is_even_in`]'s.
 
 use super::bounds::LonLatBox;
 use super::distance::{Here, ROUNDING_M, is_clearly_beyond_m, metres};
 use super::grid::{FINEST, TILE_LEVEL, cell_box, column, row};
 use crate::model::Position;
 
-/// A square of 360/2¹⁸ degrees: 153 m from south to north, and less from west to east.
+/// A square of 360/2¹⁸ degrees: 153 m from south to north, and from west to east as much on the
+/// equator, and less elsewhere.
 ///
 /// Every position is in exactly one. Two that are in one rectangle of tiles have all of the
 /// straight way between them in it.

@@ -1,7 +1,14 @@
-//! The H3 cell around a position.
+//! The H3 cells of drivers' ways.
+//!
+//! Owns [`CircleFinder`]. Promises the very cell that H3 gives. A driver's next update mostly is
+//! where the last one was, so a circle that is kept with the driver answers, and no memory is
+//! looked up. [`crate::geo::CellFinder`] is for positions that bring nothing along, such as rows
+//! of many drivers: it finds cells by where a position is, and needs a table of such places.
 
+use h3o::Resolution;
 use hashbrown::HashMap;
 
+use crate::geo::h3_cell;
 use crate::model::Position;
 
 /// Circles that are remembered; some megabytes.
@@ -14,12 +21,7 @@ const MAX_LATITUDE: f64 = 80.0;
 
 /// The cell of resolution 8; 0 for a position without one, which no valid update has.
 pub(super) fn cell_of(position: Position) -> u64 {
-    h3(position).map_or(0, u64::from)
-}
-
-fn h3(position: Position) -> Option<h3o::CellIndex> {
-    let place = h3o::LatLng::new(position.latitude, position.longitude).ok()?;
-    Some(place.to_cell(h3o::Resolution::Eight))
+    h3_cell(position, Resolution::Eight).map_or(0, u64::from)
 }
 
 /// A cell, and a circle around its middle that lies within it: most fixes of a driver are in
@@ -69,11 +71,11 @@ impl Circle {
 
 /// Finds cells, and remembers the circles within them.
 #[derive(Debug, Default)]
-pub(super) struct CellFinder {
+pub(super) struct CircleFinder {
     circles: HashMap<u64, Circle>,
 }
 
-impl CellFinder {
+impl CircleFinder {
     /// [`cell_of`], where `last` is the circle that its last position led to.
     pub(super) fn find(&mut self, position: Position, last: &mut Option<Circle>) -> u64 {
         if let Some(circle) = last
@@ -81,7 +83,7 @@ impl CellFinder {
         {
             return circle.cell;
         }
-        let Some(cell) = h3(position) else {
+        let Some(cell) = h3_cell(position, Resolution::Eight) else {
             return 0;
         };
         if self.circles.len() >= CIRCLES {
@@ -123,33 +125,18 @@ mod tests {
     use rand_pcg::Pcg64Mcg;
 
     use super::*;
+    use crate::geo::icosahedron::{on_edge, vertices};
 
     /// All over the world, and densely where the icosahedron's edges cross cells.
     #[test]
     fn a_circle_lies_within_its_cell() {
         let mut dice = Pcg64Mcg::seed_from_u64(8);
-        let mut finder = CellFinder::default();
+        let mut finder = CircleFinder::default();
         let (mut from_circle, mut all) = (0, 0);
-        // Pentagons are the icosahedron's vertices; neighbours are 63.4° apart.
-        let vertices: Vec<Vector> = (h3o::CellIndex::base_cells())
-            .filter(|cell| cell.is_pentagon())
-            .map(|cell| vector(&h3o::LatLng::from(cell)))
-            .collect();
-        assert_eq!(vertices.len(), 12);
-        let on_edge = |dice: &mut Pcg64Mcg| loop {
-            let (one, other) = (dice.random_range(0..12), dice.random_range(0..12));
-            let (one, other) = (vertices[one], vertices[other]);
-            let cos: f64 = (0..3).map(|i| one[i] * other[i]).sum();
-            if (cos - 0.447).abs() < 0.01 {
-                let part = dice.random_range(0.0..1.0);
-                let [x, y, z] = [0, 1, 2].map(|i| one[i] * part + other[i] * (1.0 - part));
-                let latitude = z.atan2(x.hypot(y)).to_degrees();
-                return (latitude, y.atan2(x).to_degrees());
-            }
-        };
+        let vertices = vertices();
         for round in 0..30_000 {
             let (latitude, longitude): (f64, f64) = if round % 2 == 0 {
-                on_edge(&mut dice)
+                on_edge(&vertices, &mut dice)
             } else {
                 let z: f64 = dice.random_range(-1.0..1.0);
                 (z.asin().to_degrees(), dice.random_range(-180.0..180.0))
@@ -179,7 +166,7 @@ mod tests {
             longitude: 77.5946,
             latitude: 12.9716,
         };
-        let circle = Circle::within(h3(bengaluru).expect("valid"));
+        let circle = Circle::within(h3_cell(bengaluru, Resolution::Eight).expect("valid"));
         let metres = circle.radius_deg.to_radians() * crate::geo::EARTH_RADIUS_M;
         assert!((300.0..520.0).contains(&metres), "{metres} m");
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 
 use super::cell_minutes::{CellKey, Traffic};
-use super::cells::{CellFinder, Circle, cell_of};
+use super::cells::{Circle, CircleFinder, cell_of};
 use super::driver_minutes;
 use super::driver_sessions::Sessions;
 use super::fix::{Counted, Fix, Step, faster};
@@ -79,7 +79,7 @@ pub(super) struct Drivers {
     vacant: Vec<u32>,
     /// By slot, the drivers with something to tell.
     slots: Vec<Vec<u32>>,
-    cells: CellFinder,
+    cells: CircleFinder,
     /// What the epoch under way adds to cells.
     traffic: HashMap<CellKey, Traffic>,
     /// The next driver to look at for what has passed the horizon.
@@ -95,7 +95,7 @@ impl Drivers {
             drivers: Vec::new(),
             vacant: Vec::new(),
             slots: vec![Vec::new(); slots.max(1) as usize],
-            cells: CellFinder::default(),
+            cells: CircleFinder::default(),
             traffic: HashMap::new(),
             sweep: 0,
         }
