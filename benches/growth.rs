@@ -222,7 +222,7 @@ fn early_and_late(stand: &Stand, updates: u64, arguments: &Arguments) -> f64 {
         let cost = stand
             .lab
             .drain_watched(&drain(&format!("updates-{round}"), 2), |job| {
-                let judged = job.metric("riderflow_updates_total");
+                let judged = job.try_metric("riderflow_updates_total");
                 looks.extend(judged.map(|judged| (judged, cpu_s(job.id()))));
             });
         let per_million = |from: f64, to: f64| {

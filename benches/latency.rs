@@ -112,10 +112,10 @@ fn main() -> ExitCode {
     let inserts = (!arguments.no_clickhouse).then(|| Inserts::of(&lab));
 
     let began = Instant::now();
-    let mut left = job.metric("riderflow_lag_records").unwrap_or(f64::NAN);
+    let mut left = job.try_metric("riderflow_lag_records").unwrap_or(f64::NAN);
     while left != 0.0 && began.elapsed() < PATIENCE {
         std::thread::sleep(SECOND / 5);
-        left = job.metric("riderflow_lag_records").unwrap_or(f64::NAN);
+        left = job.try_metric("riderflow_lag_records").unwrap_or(f64::NAN);
     }
     let catching_up_s = began.elapsed().as_secs_f64();
     std::thread::sleep(SECOND);
