@@ -80,11 +80,7 @@ fn main() -> ExitCode {
     );
     let pipeline = lab.pipeline("latency", &toml);
     let mut job = lab.job(&pipeline, arguments.workers);
-    let began = Instant::now();
-    while !job.is_ready() {
-        assert!(began.elapsed() < PATIENCE, "the job does not start");
-        std::thread::sleep(SECOND / 10);
-    }
+    job.wait_until_ready(PATIENCE);
     let listener = Listener::start(lab.services().kafka());
 
     let mut city = city(&lab, &arguments);
@@ -118,7 +114,7 @@ fn main() -> ExitCode {
         left = job.try_metric("riderflow_lag_records").unwrap_or(f64::NAN);
     }
     let catching_up_s = began.elapsed().as_secs_f64();
-    std::thread::sleep(SECOND);
+    let [received, told] = received_and_told(&listener, &job);
     let events = listener.finish();
     drop(job);
     let events = events::resolve(lab.services().kafka(), events);
@@ -131,7 +127,8 @@ fn main() -> ExitCode {
     let mut latencies: Vec<i64> = counted.map(events::Told::latency_ms).collect();
     latencies.sort_unstable();
     println!(
-        "{} events after {} s: p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, at most {} ms",
+        "{} events after {} s: p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, p99.9 {:.0} ms, at most {:.0} \
+         ms",
         latencies.len(),
         arguments.warm_up,
         quantile_ms(&latencies, 0.5),
@@ -164,7 +161,10 @@ fn main() -> ExitCode {
     let grown_s = (late - early) / arguments.rate as f64;
     let rate = rate_of(&watch.samples[arguments.warm_up as usize..]);
     bars.hold("judged, updates/s", rate, arguments.rate as f64..);
-    let p99_ms = quantile_ms(&latencies, 0.99) as f64;
+    let share = received / told;
+    bars.hold("events received, of those told", share, 1.0..=1.0);
+    bars.hold("records left", left, ..=0.0);
+    let p99_ms = quantile_ms(&latencies, 0.99);
     bars.hold("p99, ms", p99_ms, ..=arguments.p99_ms);
     bars.hold("growth of the lag, seconds of updates", grown_s, ..=0.25);
     bars.finish(arguments.only_print)
@@ -183,6 +183,23 @@ fn city(lab: &Lab, arguments: &Arguments) -> Running {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     Running::start(&mut command)
+}
+
+/// How many events have been received, and how many the job has told; waits until it is the same
+/// number.
+fn received_and_told(listener: &Listener, job: &Running) -> [f64; 2] {
+    let told = || job.try_metric("riderflow_events_total");
+    let began = Instant::now();
+    loop {
+        // Timers may tell more between.
+        let before = told();
+        let received = listener.count() as f64;
+        let is_settled = before == Some(received) && told() == before;
+        if is_settled || began.elapsed() > PATIENCE {
+            return [received, before.unwrap_or(f64::NAN)];
+        }
+        std::thread::sleep(SECOND / 5);
+    }
 }
 
 /// The city's own summary, once it has ended.
@@ -230,7 +247,7 @@ fn report(arguments: &Arguments, samples: &[Sample], events: &[events::Told]) {
         let wall_s = (to.at_ms - from.at_ms) as f64 / 1e3;
         let cores = to.cpu_since(from).map(|cpu_s| cpu_s / wall_s);
         println!(
-            "{:>5} {:>9.0} {:>8.0} {:>7} {:>7} {:>7} {:>9.0}          {} {:>7.2} {:>7.2} {:>6.0}",
+            "{:>5} {:>9.0} {:>8.0} {:>7.0} {:>7.0} {:>7.0} {:>9.0}          {} {:>7.2} {:>7.2} {:>6.0}",
             (from.at_ms - samples[0].at_ms + 500) / 1_000,
             (to.updates - from.updates) / wall_s,
             latencies.len() as f64 / wall_s,
