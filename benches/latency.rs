@@ -300,9 +300,9 @@ fn lag_early_and_late(samples: &[Sample]) -> [f64; 2] {
 
 /// What ClickHouse says of `driver_locations`.
 struct Inserts {
-    rows: u64,
-    inserts: u64,
-    bytes: u64,
+    rows: f64,
+    inserts: f64,
+    bytes: f64,
 }
 
 impl Inserts {
@@ -310,7 +310,7 @@ impl Inserts {
         let ask = |what: &str| {
             let parts = "system.parts WHERE active AND database = 'riderflow' AND table = \
                          'driver_locations'";
-            lab.ask(&format!("SELECT toUInt64({what}) FROM {parts}"))
+            lab.number(&format!("SELECT {what} FROM {parts}"))
         };
         // Each insert takes the next block number; merges take none.
         Self {
@@ -325,8 +325,8 @@ impl Inserts {
             "driver_locations: {} rows by {} inserts of {:.0} on average, {:.1} bytes a row on disk",
             self.rows,
             self.inserts,
-            self.rows as f64 / self.inserts.max(1) as f64,
-            self.bytes as f64 / self.rows.max(1) as f64,
+            self.rows / self.inserts.max(1.0),
+            self.bytes / self.rows.max(1.0),
         );
     }
 }
