@@ -13,7 +13,8 @@
 //! is in records, of all inputs, as the consumer group shows it, which is told twice a second.
 //! Seconds before `--warm-up` are shown and don't count.
 //!
-//! Exit code 1 if a bar is missed, unless `--only-print`.
+//! At the end all events that the job told must have been received, those of timers too, and no
+//! record may be left. Exit code 1 if a bar is missed, unless `--only-print`.
 
 mod common;
 #[path = "latency/events.rs"]
@@ -153,6 +154,8 @@ fn main() -> ExitCode {
         city["most_behind_s"].as_f64().unwrap_or(0.0),
     );
 
+    println!("{received:.0} events were received of {told:.0} that the job told");
+
     let [early, late] = lag_early_and_late(&watch.samples[arguments.warm_up as usize..]);
     println!(
         "after the last update it took {catching_up_s:.1} s until {left:.0} records were left"
@@ -161,8 +164,7 @@ fn main() -> ExitCode {
     let grown_s = (late - early) / arguments.rate as f64;
     let rate = rate_of(&watch.samples[arguments.warm_up as usize..]);
     bars.hold("judged, updates/s", rate, arguments.rate as f64..);
-    let share = received / told;
-    bars.hold("events received, of those told", share, 1.0..=1.0);
+    bars.hold("events received, of those told", received / told, 1.0..=1.0);
     bars.hold("records left", left, ..=0.0);
     let p99_ms = quantile_ms(&latencies, 0.99);
     bars.hold("p99, ms", p99_ms, ..=arguments.p99_ms);

@@ -4,7 +4,7 @@
 //!
 //! In each round, in turn: a consumer that does nothing, the job without ClickHouse, and the Kafka
 //! Streams application in `benches/peers/kafka-streams` with its state in memory and on RocksDB.
-//! Each is a process of its own on the same broker, with `--workers` threads or workers, exactly-once;
+//! Each is a process of its own on the same broker, with as many threads as workers, exactly-once;
 //! the job takes an epoch and Kafka Streams commits every 100 ms, as is the default of both.
 //! Maven builds the application into `target/peers`, once, from Maven Central: this bench needs
 //! `mvn` and a JDK of 17 or later; nothing else does.
