@@ -21,7 +21,7 @@ use riderflow::geo::{Area, FenceIndex};
 use riderflow::model::{DriverId, EventKind, FenceChange};
 use riderflow::snapshot::{Kind, Mark, Parts};
 
-use city::{Dice, Going, round};
+use city::{Dice, Going, judge, round};
 
 const DRIVERS: usize = 100_000;
 const ORDERS: usize = 20_000;
@@ -88,13 +88,7 @@ fn measure(fences: usize, lateness_s: f64, dwell_s: Option<f64>) {
     for n in 2..2 + ROUNDS {
         let updates = round(&mut dice, &mut going, n * 1000);
         let (cpu_before, started) = (cpu(), Instant::now());
-        let mut updates = updates.into_iter();
-        loop {
-            detector.look_ahead(updates.as_slice());
-            let Some(update) = updates.next() else { break };
-            detector.on_update(update, n * 1000, &mut out);
-        }
-        detector.end_epoch(n * 1000 + 1, &mut out);
+        judge(&mut detector, updates, n * 1000 + 1, &mut out);
         wall += started.elapsed();
         busy += cpu() - cpu_before;
         near += out

@@ -11,15 +11,16 @@
 //! Jobs run without ClickHouse and windows. For the first three parts what is to be read lies in
 //! Kafka beforehand. The cost of an update early and late in the input is taken within a run.
 //! Jobs that are compared with others run in turn, each as a process of its own, from its start
-//! until all is committed; what a job takes to start and to read the fences, measured before there
-//! is an update, is taken off. No driver falls silent, which all would do at the end of a history.
-//! For the last part the drivers are live, and memory is looked at while the job keeps up; then
-//! another job reads the same from the beginning as fast as it can.
+//! until all is committed; what a job with so many workers takes to start and to read the fences,
+//! measured before there is an update, is taken off. No driver falls silent, which all would do at the end of a history.
+//! For the last part the drivers are live, and memory is looked at while the job keeps up, which
+//! its lag at the end must show; then another job reads the same from the beginning as fast as it can.
 //!
 //! Exit code 1 if a bar is missed, unless `--only-print`.
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -32,9 +33,13 @@ use riderflow::simulate::Plan;
 const DRIVERS: u32 = 100_000;
 const ORDERS: u32 = 20_000;
 const FENCES: u32 = 1_000;
+/// Updates a second of drivers who are live.
+const RATE: u32 = 100_000;
 /// Of the largest number of fences.
 const PLACES: u32 = 100;
 /// Drivers who stop at the end of a history are not told of.
+/// A job that takes longer to start is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 const TOML: &str = "drivers.silent_s = 1000000";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,17 +85,17 @@ fn main() -> ExitCode {
     for part in &arguments.parts {
         match part {
             Part::Updates => {
-                let stand = Stand::new("many", FENCES, 1, most);
+                let stand = Stand::new("many", FENCES, 1, most, &[]);
                 let ratio = early_and_late(&stand, most, &arguments);
                 bars.hold("late in the input, CPU of an update", ratio, 0.9..=1.1);
             }
             Part::Fences => {
-                let few = Stand::new("few", FENCES, 1, some);
-                let far = Stand::new("far", FENCES, PLACES, some);
+                let few = Stand::new("few", FENCES, 1, some, &[2]);
+                let far = Stand::new("far", FENCES, PLACES, some, &[2]);
                 let ratio = compare("fences elsewhere", [&few, &far], [2, 2], &arguments);
                 bars.hold("100 times the fences, CPU of an update", ratio, ..=1.3);
                 drop(far);
-                let dense = Stand::new("dense", PLACES * FENCES, 1, some);
+                let dense = Stand::new("dense", PLACES * FENCES, 1, some, &[2]);
                 let ratio = compare(
                     "fences in the same city",
                     [&few, &dense],
@@ -100,7 +105,7 @@ fn main() -> ExitCode {
                 println!("  100 times the fences in the same city: {ratio:.2} times the CPU");
             }
             Part::Workers => {
-                let stand = Stand::new("one", FENCES, 1, some);
+                let stand = Stand::new("one", FENCES, 1, some, &[1, 2]);
                 let ratio = compare("workers", [&stand, &stand], [1, 2], &arguments);
                 bars.hold("2 workers, CPU of both together", ratio, ..=1.1);
             }
@@ -108,7 +113,7 @@ fn main() -> ExitCode {
                 println!("memory, MiB");
                 println!("{:>12}  {:<36} {:>9} {:>9}", "drivers", "", "peak", "now");
                 for (drivers, most_mib) in [(DRIVERS, 300.0), (10 * DRIVERS, 1_536.0)] {
-                    let peak_mib = memory(drivers, &arguments);
+                    let peak_mib = memory(drivers, &arguments, &mut bars);
                     bars.hold(&format!("{drivers} drivers, MiB"), peak_mib, ..=most_mib);
                 }
             }
@@ -117,16 +122,16 @@ fn main() -> ExitCode {
     bars.finish(arguments.only_print)
 }
 
-/// What jobs are to read, and what one takes that finds no updates yet.
+/// What jobs are to read, and what one takes that finds no updates yet, by its workers.
 struct Stand {
     lab: Lab,
-    start: Cost,
+    starts: BTreeMap<u32, Cost>,
     what: String,
 }
 
 impl Stand {
     /// Fences in the drivers' city, and as many in each of the other places.
-    fn new(name: &str, fences: u32, places: u32, updates: u64) -> Self {
+    fn new(name: &str, fences: u32, places: u32, updates: u64, workers: &[u32]) -> Self {
         let lab = Lab::without_clickhouse(&format!("growth-{name}"));
         let length_ms = (updates * 1_060 / u64::from(DRIVERS)) as i64;
         let start_ms = wall_clock_ms() - length_ms - 60_000;
@@ -139,11 +144,15 @@ impl Stand {
                 .collect();
             city.write_fences(&there);
         }
-        let start = lab.drain(&drain("start", 2));
+        let starts = workers.iter().map(|&workers| {
+            let name = format!("start-{workers}");
+            (workers, lab.drain(&drain(&name, workers)))
+        });
+        let starts = starts.collect();
         eprintln!("writing {updates} updates");
         city.write(updates);
         let what = format!("{places} x {fences} fences, {updates} updates");
-        Self { lab, start, what }
+        Self { lab, starts, what }
     }
 }
 
@@ -191,7 +200,8 @@ fn compare(part: &str, stands: [&Stand; 2], workers: [u32; 2], arguments: &Argum
     let mut ratios = Vec::new();
     for round in 1..=arguments.rounds {
         let costs = [0, 1].map(|at| {
-            let Stand { lab, start, what } = stands[at];
+            let Stand { lab, starts, what } = stands[at];
+            let start = &starts[&workers[at]];
             let name = format!("{}-{round}-{at}", part.replace(' ', "-"));
             let cost = lab.drain(&drain(&name, workers[at])).after(start);
             println!(
@@ -222,7 +232,7 @@ fn early_and_late(stand: &Stand, updates: u64, arguments: &Arguments) -> f64 {
         let cost = stand
             .lab
             .drain_watched(&drain(&format!("updates-{round}"), 2), |job| {
-                let judged = job.metric("riderflow_updates_total");
+                let judged = job.try_metric("riderflow_updates_total");
                 looks.extend(judged.map(|judged| (judged, cpu_s(job.id()))));
             });
         let per_million = |from: f64, to: f64| {
@@ -261,16 +271,15 @@ fn early_and_late(stand: &Stand, updates: u64, arguments: &Arguments) -> f64 {
 }
 
 /// The most that was resident of a job with nothing but events, live or catching up.
-fn memory(drivers: u32, arguments: &Arguments) -> f64 {
+fn memory(drivers: u32, arguments: &Arguments, bars: &mut Bars) -> f64 {
     let lab = Lab::start(&format!("growth-drivers-{drivers}"));
     let pipeline = lab.pipeline("steady", &format!("clickhouse.enabled = false\n{TOML}"));
-    let job = lab.job(&pipeline, 2);
-    while !job.is_ready() {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let mut job = lab.job(&pipeline, 2);
+    job.wait_until_ready(PATIENCE);
     let mut command = lab.command();
     command
-        .args(["simulate", "--rate", "100000", "--keep-orders"])
+        .args(["simulate", "--keep-orders"])
+        .args(["--rate", &RATE.to_string()])
         .args(["--drivers", &drivers.to_string()])
         .args(["--orders", &ORDERS.to_string()])
         .args(["--fences", &FENCES.to_string()])
@@ -279,6 +288,8 @@ fn memory(drivers: u32, arguments: &Arguments) -> f64 {
         .stderr(Stdio::null());
     let mut city = Running::start(&mut command);
     assert!(city.child().wait().expect("a child").success(), "the city");
+    let lag = job.try_metric("riderflow_lag_records");
+    let lag_s = lag.unwrap_or(f64::NAN) / f64::from(RATE);
     let steady = cost_of(job.id(), Duration::ZERO, 0);
     let print = |what: &str, cost: Cost| {
         println!(
@@ -288,6 +299,7 @@ fn memory(drivers: u32, arguments: &Arguments) -> f64 {
         cost.peak_mib
     };
     let live = print("live, 100,000 updates/s", steady);
+    bars.hold("lag while live, s", lag_s, ..=1.0);
     drop(job);
     let drained = print("catching up", lab.drain(&drain("drained", 2)));
     print(

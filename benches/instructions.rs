@@ -28,7 +28,7 @@ use riderflow::wire::{
     EncodedEvent, Limits, UpdateMessage, decode_update, encode_event, encode_update,
 };
 
-use city::{Dice, round};
+use city::{Dice, judge, round};
 
 const DRIVERS: usize = 5_000;
 const ORDERS: usize = 1_000;
@@ -211,10 +211,7 @@ impl Town {
     /// Goes through the rounds, as a worker does: an epoch each.
     fn drive(&mut self, mut told: impl FnMut(&Outputs)) {
         for (at_ms, updates) in std::mem::take(&mut self.rounds) {
-            for update in updates {
-                self.detector.on_update(update, at_ms + 1, &mut self.out);
-            }
-            self.detector.end_epoch(at_ms + 1, &mut self.out);
+            judge(&mut self.detector, updates, at_ms + 1, &mut self.out);
             told(&self.out);
             self.out.events.clear();
             self.out.judged.clear();

@@ -13,7 +13,8 @@
 //! is in records, of all inputs, as the consumer group shows it, which is told twice a second.
 //! Seconds before `--warm-up` are shown and don't count.
 //!
-//! Exit code 1 if a bar is missed, unless `--only-print`.
+//! At the end all events that the job told must have been received, those of timers too, and no
+//! record may be left. Exit code 1 if a bar is missed, unless `--only-print`.
 
 mod common;
 #[path = "latency/events.rs"]
@@ -80,11 +81,7 @@ fn main() -> ExitCode {
     );
     let pipeline = lab.pipeline("latency", &toml);
     let mut job = lab.job(&pipeline, arguments.workers);
-    let began = Instant::now();
-    while !job.is_ready() {
-        assert!(began.elapsed() < PATIENCE, "the job does not start");
-        std::thread::sleep(SECOND / 10);
-    }
+    job.wait_until_ready(PATIENCE);
     let listener = Listener::start(lab.services().kafka());
 
     let mut city = city(&lab, &arguments);
@@ -112,13 +109,13 @@ fn main() -> ExitCode {
     let inserts = (!arguments.no_clickhouse).then(|| Inserts::of(&lab));
 
     let began = Instant::now();
-    let mut left = job.metric("riderflow_lag_records").unwrap_or(f64::NAN);
+    let mut left = job.try_metric("riderflow_lag_records").unwrap_or(f64::NAN);
     while left != 0.0 && began.elapsed() < PATIENCE {
         std::thread::sleep(SECOND / 5);
-        left = job.metric("riderflow_lag_records").unwrap_or(f64::NAN);
+        left = job.try_metric("riderflow_lag_records").unwrap_or(f64::NAN);
     }
     let catching_up_s = began.elapsed().as_secs_f64();
-    std::thread::sleep(SECOND);
+    let [received, told] = received_and_told(&listener, &job);
     let events = listener.finish();
     drop(job);
     let events = events::resolve(lab.services().kafka(), events);
@@ -131,7 +128,8 @@ fn main() -> ExitCode {
     let mut latencies: Vec<i64> = counted.map(events::Told::latency_ms).collect();
     latencies.sort_unstable();
     println!(
-        "{} events after {} s: p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, at most {} ms",
+        "{} events after {} s: p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, p99.9 {:.0} ms, at most {:.0} \
+         ms",
         latencies.len(),
         arguments.warm_up,
         quantile_ms(&latencies, 0.5),
@@ -156,6 +154,8 @@ fn main() -> ExitCode {
         city["most_behind_s"].as_f64().unwrap_or(0.0),
     );
 
+    println!("{received:.0} events were received of {told:.0} that the job told");
+
     let [early, late] = lag_early_and_late(&watch.samples[arguments.warm_up as usize..]);
     println!(
         "after the last update it took {catching_up_s:.1} s until {left:.0} records were left"
@@ -164,7 +164,9 @@ fn main() -> ExitCode {
     let grown_s = (late - early) / arguments.rate as f64;
     let rate = rate_of(&watch.samples[arguments.warm_up as usize..]);
     bars.hold("judged, updates/s", rate, arguments.rate as f64..);
-    let p99_ms = quantile_ms(&latencies, 0.99) as f64;
+    bars.hold("events received, of those told", received / told, 1.0..=1.0);
+    bars.hold("records left", left, ..=0.0);
+    let p99_ms = quantile_ms(&latencies, 0.99);
     bars.hold("p99, ms", p99_ms, ..=arguments.p99_ms);
     bars.hold("growth of the lag, seconds of updates", grown_s, ..=0.25);
     bars.finish(arguments.only_print)
@@ -183,6 +185,23 @@ fn city(lab: &Lab, arguments: &Arguments) -> Running {
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     Running::start(&mut command)
+}
+
+/// How many events have been received, and how many the job has told; waits until it is the same
+/// number.
+fn received_and_told(listener: &Listener, job: &Running) -> [f64; 2] {
+    let told = || job.try_metric("riderflow_events_total");
+    let began = Instant::now();
+    loop {
+        // Timers may tell more between.
+        let before = told();
+        let received = listener.count() as f64;
+        let is_settled = before == Some(received) && told() == before;
+        if is_settled || began.elapsed() > PATIENCE {
+            return [received, before.unwrap_or(f64::NAN)];
+        }
+        std::thread::sleep(SECOND / 5);
+    }
 }
 
 /// The city's own summary, once it has ended.
@@ -230,7 +249,7 @@ fn report(arguments: &Arguments, samples: &[Sample], events: &[events::Told]) {
         let wall_s = (to.at_ms - from.at_ms) as f64 / 1e3;
         let cores = to.cpu_since(from).map(|cpu_s| cpu_s / wall_s);
         println!(
-            "{:>5} {:>9.0} {:>8.0} {:>7} {:>7} {:>7} {:>9.0}          {} {:>7.2} {:>7.2} {:>6.0}",
+            "{:>5} {:>9.0} {:>8.0} {:>7.0} {:>7.0} {:>7.0} {:>9.0}          {} {:>7.2} {:>7.2} {:>6.0}",
             (from.at_ms - samples[0].at_ms + 500) / 1_000,
             (to.updates - from.updates) / wall_s,
             latencies.len() as f64 / wall_s,
@@ -283,9 +302,9 @@ fn lag_early_and_late(samples: &[Sample]) -> [f64; 2] {
 
 /// What ClickHouse says of `driver_locations`.
 struct Inserts {
-    rows: u64,
-    inserts: u64,
-    bytes: u64,
+    rows: f64,
+    inserts: f64,
+    bytes: f64,
 }
 
 impl Inserts {
@@ -293,7 +312,7 @@ impl Inserts {
         let ask = |what: &str| {
             let parts = "system.parts WHERE active AND database = 'riderflow' AND table = \
                          'driver_locations'";
-            lab.ask(&format!("SELECT toUInt64({what}) FROM {parts}"))
+            lab.number(&format!("SELECT {what} FROM {parts}"))
         };
         // Each insert takes the next block number; merges take none.
         Self {
@@ -308,8 +327,8 @@ impl Inserts {
             "driver_locations: {} rows by {} inserts of {:.0} on average, {:.1} bytes a row on disk",
             self.rows,
             self.inserts,
-            self.rows as f64 / self.inserts.max(1) as f64,
-            self.bytes as f64 / self.rows.max(1) as f64,
+            self.rows / self.inserts.max(1.0),
+            self.bytes / self.rows.max(1.0),
         );
     }
 }

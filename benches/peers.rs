@@ -4,7 +4,7 @@
 //!
 //! In each round, in turn: a consumer that does nothing, the job without ClickHouse, and the Kafka
 //! Streams application in `benches/peers/kafka-streams` with its state in memory and on RocksDB.
-//! Each is a process of its own on the same broker, with two threads or workers, exactly-once;
+//! Each is a process of its own on the same broker, with as many threads as workers, exactly-once;
 //! the job takes an epoch and Kafka Streams commits every 100 ms, as is the default of both.
 //! Maven builds the application into `target/peers`, once, from Maven Central: this bench needs
 //! `mvn` and a JDK of 17 or later; nothing else does.
@@ -134,6 +134,7 @@ fn main() {
             keep(at, peer.cost, peer.second_half);
             compare(&job.told, &peer.told, NAMES[at]);
         }
+        told::is_whole(&job.told, arguments.updates);
         println!("       all three told the same: {}", described(&job.told));
     }
     let [_, job, ..] = all.each_ref().map(|costs| median(costs.clone()));
@@ -215,6 +216,7 @@ impl Bench<'_> {
             .args([self.lab.services().kafka(), &name, &topic, store])
             .arg(folder.join("state"))
             .arg(PARTITIONS.to_string())
+            .arg(format!("num.stream.threads={}", self.arguments.workers))
             .args(&self.arguments.streams)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))

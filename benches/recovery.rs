@@ -15,9 +15,6 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[path = "../tests/common/measured.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
-mod measured;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,8 +22,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use common::measured::{Latencies, resident_mib};
 use common::{Lab, Running, lab};
-use measured::{Latencies, resident_mib};
 
 /// A start that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(180);

@@ -11,6 +11,7 @@
 #[path = "../tests/common/city_rows.rs"]
 #[allow(unreachable_pub, reason = "a test uses it too")]
 mod city_rows;
+mod common;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use city_rows::CityRows;
 use clap::Parser;
-use riderflow::clickhouse::{DATABASE, Notice, Options, Origin, Rows, Server, Writer, migrate};
+use common::Lab;
+use riderflow::clickhouse::{DATABASE, Notice, Options, Origin, Rows, Writer, migrate};
 use riderflow::config::Pipeline;
-use riderflow::services::{self, Services};
 use riderflow::simulate::Plan;
 
 /// The most bytes of a row, when all is merged.
@@ -29,6 +30,8 @@ const MOST_BYTES: f64 = 12.0;
 const FEWEST_ROWS: f64 = 50_000.0;
 /// Rows of an epoch come from two workers.
 const WORKERS: usize = 2;
+/// A writer that has no room for so long, or does not end, is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `--bench` is Cargo's, and says nothing.
 #[derive(Parser)]
@@ -45,14 +48,10 @@ fn main() {
     let Arguments {
         drivers, seconds, ..
     } = Arguments::parse();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stored");
-    let _ = std::fs::remove_dir_all(&folder);
-    let mut options = services::Options::new(folder.join("data"), env!("CARGO_BIN_EXE_riderflow"));
-    options.kafka = false;
-    let services = Services::start(&options).expect("ClickHouse starts");
+    let lab = Lab::without_kafka("stored");
     let mut pipeline = Pipeline::defaults("stored");
-    pipeline.clickhouse.url = services.clickhouse_url().to_owned();
-    migrate::apply(&Server::of(&pipeline), DATABASE).expect("the tables are made");
+    pipeline.clickhouse.url = lab.services().clickhouse_url().to_owned();
+    migrate::apply(&lab.server(), DATABASE).expect("the tables are made");
 
     let batches = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&batches);
@@ -75,22 +74,26 @@ fn main() {
             .partition(|row| row.update.driver.0 % 2 == 0);
         let parts: [Vec<_>; WORKERS] = [one, other];
         for rows in parts {
-            writer
-                .send(Rows::Locations(rows), Origin::New)
-                .expect("it runs");
+            let asked = Instant::now();
+            let taken = writer.send_unless(Rows::Locations(rows), Origin::New, || {
+                asked.elapsed() > PATIENCE
+            });
+            assert!(taken.expect("it runs"), "stuck: {:?}", writer.stats());
         }
     }
+    let asked = Instant::now();
     while writer.stats().locations_stored < sent as u64 {
+        let stats = writer.stats();
+        assert!(asked.elapsed() < PATIENCE, "stuck: {stats:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
     let (took, cpu_s) = (began.elapsed(), thread_cpu_s());
-    let query = |sql: &str| ask(&Server::of(&pipeline), sql);
     let bytes = "SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts \
          WHERE database = 'riderflow' AND table = 'driver_locations' AND active";
-    let before = query(bytes);
-    query("OPTIMIZE TABLE riderflow.driver_locations FINAL");
-    let after: f64 = query(bytes).parse().expect("a number");
-    let columns = query(
+    let before = lab.number(bytes);
+    lab.ask("OPTIMIZE TABLE riderflow.driver_locations FINAL");
+    let after = lab.number(bytes);
+    let columns = lab.ask(
         "SELECT column, round(sum(column_data_compressed_bytes) / sum(rows), 2) \
          FROM system.parts_columns \
          WHERE database = 'riderflow' AND table = 'driver_locations' AND active \
@@ -103,20 +106,13 @@ fn main() {
     let rows = sent as f64 / batches.len() as f64;
     println!("{columns}");
     println!(
-        "{sent} rows in {took:.1?}, {} inserts of {rows:.0} rows; {before} bytes a row as stored, \
+        "{sent} rows in {took:.1?}, {} inserts of {rows:.0} rows; {before:.2} bytes a row as stored, \
          {after:.2} when merged; {:.3} CPU s per million rows in the thread",
         batches.len(),
         cpu_s / sent as f64 * 1e6
     );
-    drop(services);
-    let _ = std::fs::remove_dir_all(&folder);
     assert!(after <= MOST_BYTES, "{after} bytes a row");
     assert!(rows >= FEWEST_ROWS, "{rows} rows an insert");
-}
-
-fn ask(server: &Server, sql: &str) -> String {
-    let answer = riderflow::clickhouse::ask(server, sql, "TSV").expect("an answer");
-    answer.trim().to_owned()
 }
 
 /// CPU of the writer's thread so far.

@@ -7,17 +7,14 @@
 //! updates go on.
 
 mod common;
-#[path = "common/measured.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the bench uses the rest")]
-mod measured;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::measured::{Latencies, resident_mib};
 use common::{Lab, Running, lab, read_each, wait_until};
-use measured::{Latencies, resident_mib};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -6,9 +6,13 @@
 //! `UPDATE_GOLDEN=1` writes anew what is told. Stories too long for a file are generated here;
 //! theirs has the events alone.
 
+#[path = "common/dice.rs"]
+mod dice;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use dice::Dice;
 use riderflow::detect::{Detector, OrderBook, Outputs, Rules};
 use riderflow::model::{Event, EventKind, Flag, Input, Place, Source};
 use riderflow::wire::{self, Limits, decode_fence, decode_order, decode_update};
@@ -240,26 +244,14 @@ fn each_case_is_told_as_its_file_says() {
     assert_eq!(kinds.len(), EventKind::ALL.len(), "{kinds:?}");
 }
 
-/// SplitMix64, and normal deviates of it.
-struct Dice(u64);
-
+/// Normal deviates.
 impl Dice {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
-}
 
-impl Dice {
-    /// A normal deviate of standard deviation `sigma`, drawn again until it is no more than
+    /// One of standard deviation `sigma`, drawn again until it is no more than
     /// `bound` off.
     fn within(&mut self, sigma: f64, bound: f64) -> f64 {
         loop {

@@ -5,24 +5,18 @@
 //! driver by 10 m, more or less straight on; the drivers report in an order of their own each
 //! round, as from a topic, so each finds its state cold.
 
-use riderflow::detect::{OrderBook, OrderStep};
+#[path = "../../tests/common/dice.rs"]
+mod dice;
+
+use riderflow::detect::{Detector, OrderBook, OrderStep, Outputs};
 use riderflow::model::{
     DriverId, Fence, FenceChange, FenceId, Geometry, Input, Order, OrderChange, OrderId,
     OrderStatus, Place, Position, Source, Stop, Update,
 };
 
-/// SplitMix64: the same numbers every time.
-pub(crate) struct Dice(pub(crate) u64);
+pub(crate) use dice::Dice;
 
 impl Dice {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
     fn between(&mut self, low: f64, high: f64) -> f64 {
         low + self.unit() * (high - low)
     }
@@ -171,4 +165,15 @@ pub(crate) fn round(dice: &mut Dice, drivers: &mut [Going], at_ms: i64) -> Vec<U
         updates.swap(last, dice.between(0.0, (last + 1) as f64) as usize);
     }
     updates
+}
+
+/// Judges a round's updates as a worker does an epoch's: what comes next is looked up ahead.
+pub(crate) fn judge(detector: &mut Detector, updates: Vec<Update>, now_ms: i64, out: &mut Outputs) {
+    let mut updates = updates.into_iter();
+    loop {
+        detector.look_ahead(updates.as_slice());
+        let Some(update) = updates.next() else { break };
+        detector.on_update(update, now_ms, out);
+    }
+    detector.end_epoch(now_ms, out);
 }

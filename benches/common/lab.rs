@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use riderflow::clickhouse::Server;
 use riderflow::config::Routes;
 use riderflow::kafka::producer::{Producer, Record, Settings};
 use riderflow::model::Fence;
@@ -42,18 +43,24 @@ impl Drop for Lab {
 impl Lab {
     /// Starts both; `name` is the bench's.
     pub fn start(name: &str) -> Self {
-        Self::start_with(name, true)
+        Self::start_with(name, [true, true])
     }
 
     /// Starts Kafka alone.
     pub fn without_clickhouse(name: &str) -> Self {
-        Self::start_with(name, false)
+        Self::start_with(name, [true, false])
     }
 
-    fn start_with(name: &str, clickhouse: bool) -> Self {
+    /// Starts ClickHouse alone.
+    pub fn without_kafka(name: &str) -> Self {
+        Self::start_with(name, [false, true])
+    }
+
+    fn start_with(name: &str, [kafka, clickhouse]: [bool; 2]) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{name}"));
         let _ = std::fs::remove_dir_all(&folder);
         let options = Options {
+            kafka,
             clickhouse,
             ..Options::new(folder.join("data"), RIDERFLOW)
         };
@@ -126,19 +133,30 @@ impl Lab {
         ends.map(|(_, _, end)| end as u64).sum()
     }
 
+    /// The ClickHouse, for one's own questions and rows.
+    pub fn server(&self) -> Server {
+        Server {
+            url: self.services().clickhouse_url().to_owned(),
+            user: None,
+            password: None,
+        }
+    }
+
+    /// ClickHouse's answer, a line a row.
+    pub fn ask(&self, query: &str) -> String {
+        let answer = riderflow::clickhouse::ask(&self.server(), query, "TSV");
+        answer.expect("ClickHouse answers").trim().to_owned()
+    }
+
     /// One number from ClickHouse.
-    pub fn ask(&self, query: &str) -> u64 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("tokio");
-        let client = clickhouse::Client::default().with_url(self.services().clickhouse_url());
-        let answer = client.query(query).fetch_one();
-        runtime.block_on(answer).expect("ClickHouse answers")
+    pub fn number(&self, query: &str) -> f64 {
+        let answer = self.ask(query);
+        let number = answer.parse();
+        number.unwrap_or_else(|_| panic!("{query}: {answer:?} is no number"))
     }
 
     fn rows(&self) -> u64 {
-        self.ask("SELECT count() FROM riderflow.driver_locations")
+        self.number("SELECT count() FROM riderflow.driver_locations") as u64
     }
 
     /// The job as a process of its own.
@@ -181,9 +199,8 @@ impl Lab {
             std::thread::sleep(Duration::from_secs(12));
         }
         let cost = cost_of(job.id(), wall, updates);
-        let events = job.metric("riderflow_events_total");
         Cost {
-            events: events.expect("metrics are served"),
+            events: job.metric("riderflow_events_total"),
             ..cost
         }
     }

@@ -14,14 +14,12 @@ mod lab;
 #[path = "../../tests/common/measured.rs"]
 mod measured;
 mod progress;
+#[path = "../../tests/common/running.rs"]
 mod running;
-
-// For what the tests have too, which looks for it by this name.
-use crate::common;
 
 pub use bars::Bars;
 pub use cost::{Cost, cost_of, median};
 pub use lab::{Drain, Lab, Preloaded, UPDATES, became_consumer, read_to_end, send};
 pub use measured::{Latencies, cpu_s, resident_mib};
-pub use progress::{ANSWER, ends_of, left_for, until_none_left};
-pub use running::Running;
+pub use progress::{ANSWER, assign_all, ends_of, left_for, until_none_left};
+pub use running::{Running, sum_of};

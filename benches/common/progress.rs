@@ -68,6 +68,17 @@ pub fn left_for(client: &BaseConsumer, ends: &[(&str, i32, i64)]) -> u64 {
     left.sum()
 }
 
+/// Lets a consumer read a topic from its beginning; returns how many partitions it has.
+pub fn assign_all(consumer: &BaseConsumer, topic: &str) -> usize {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions(consumer, topic) {
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("an offset");
+    }
+    consumer.assign(&list).expect("assigned");
+    list.count()
+}
+
 /// The partitions of a topic.
 pub fn partitions(client: &BaseConsumer, topic: &str) -> Vec<i32> {
     let metadata = client

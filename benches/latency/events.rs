@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::runtime::wall_clock_ms;
 use serde::Deserialize;
 
-use crate::common::read_to_end;
+use crate::common::{assign_all, read_to_end};
 
 const EVENTS: &str = "rider-notifications";
-const ANSWER: Duration = Duration::from_secs(30);
 
 /// An event as it came.
 pub(crate) struct Received {
@@ -55,6 +53,7 @@ struct Source<'a> {
 /// Receives events on a thread of its own.
 pub(crate) struct Listener {
     stop: Arc<AtomicBool>,
+    all: Arc<AtomicU64>,
     thread: JoinHandle<Vec<Received>>,
 }
 
@@ -68,30 +67,32 @@ impl Listener {
             .set("fetch.wait.max.ms", "100")
             .create()
             .expect("a consumer");
-        let metadata = consumer
-            .fetch_metadata(Some(EVENTS), ANSWER)
-            .expect("metadata");
-        let mut list = TopicPartitionList::new();
-        for partition in metadata.topics()[0].partitions() {
-            list.add_partition_offset(EVENTS, partition.id(), Offset::Beginning)
-                .expect("an offset");
-        }
-        consumer.assign(&list).expect("assigned");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
+        assign_all(&consumer, EVENTS);
+        let (stop, all) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (stopping, count) = (Arc::clone(&stop), Arc::clone(&all));
         let thread = std::thread::spawn(move || {
             let mut received = Vec::new();
             while !stopping.load(Ordering::Relaxed) {
                 // An error is a broken connection, which the client mends.
                 if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                     received.extend(read(message.payload().unwrap_or_default()));
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             }
             received
         });
-        Self { stop, thread }
+        Self { stop, all, thread }
     }
 
+    /// How many events have been received so far, those that timers set off among them.
+    pub(crate) fn count(&self) -> u64 {
+        self.all.load(Ordering::Relaxed)
+    }
+
+    /// Those that an input set off.
     pub(crate) fn finish(self) -> Vec<Received> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the listener lives")
@@ -147,8 +148,10 @@ pub(crate) fn resolve(brokers: &str, mut received: Vec<Received>) -> Vec<Told> {
     told
 }
 
-/// Of sorted latencies; 0 of none.
-pub(crate) fn quantile_ms(sorted: &[i64], share: f64) -> i64 {
+/// Of sorted latencies; of none it is not a number, which no bar holds.
+pub(crate) fn quantile_ms(sorted: &[i64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or(0)
+    sorted
+        .get(rank.max(1) - 1)
+        .map_or(f64::NAN, |&ms| ms as f64)
 }

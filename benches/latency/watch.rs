@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use riderflow::runtime::wall_clock_ms;
 
-use crate::common::{Running, cost_of, cpu_s};
+use crate::common::{Running, cost_of, cpu_s, sum_of};
 
 /// Those that are looked at, in order; `bench` is this one, which receives the events.
 pub(crate) const PROCESSES: [&str; 5] = ["job", "city", "Kafka", "ClickHouse", "bench"];
@@ -60,18 +60,12 @@ impl Watch {
 
     pub(crate) fn look(&mut self, job: &Running) {
         let metrics = job.metrics().expect("metrics are served");
-        let sum = |name: &str| -> f64 {
-            let lines = metrics.lines().filter(|line| line.starts_with(name));
-            lines
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum()
-        };
         let cost = cost_of(job.id(), Duration::ZERO, 0);
         let (busy_s, stolen_s) = machine();
         self.samples.push(Sample {
             at_ms: wall_clock_ms(),
-            updates: sum("riderflow_updates_total"),
-            lag: sum("riderflow_lag_records"),
+            updates: sum_of(&metrics, "riderflow_updates_total"),
+            lag: sum_of(&metrics, "riderflow_lag_records"),
             resident_mib: cost.resident_mib,
             peak_mib: cost.peak_mib,
             // One that has just ended has said its last.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rdkafka::message::{Headers, Message};
+use riderflow::model::EventKind;
 
 use crate::common::read_to_end;
 
@@ -46,13 +47,38 @@ pub(crate) fn compare(job: &Told, peer: &Told, name: &str) {
     );
 }
 
-/// How many events of each type.
-pub(crate) fn described(told: &Told) -> String {
+/// From so many updates on, there are events of all types that the input can have.
+const WHOLE: u64 = 4_000_000;
+/// Those that it can't: orders never end.
+const NEVER: [EventKind; 2] = [EventKind::OrderDelivered, EventKind::OrderCancelled];
+
+/// Fails unless something was told, and all that so many updates must bring.
+pub(crate) fn is_whole(told: &Told, updates: u64) {
+    let counts = counts(told);
+    assert!(!counts.is_empty(), "nothing was told");
+    let wanted = EventKind::ALL.into_iter().filter(|it| !NEVER.contains(it));
+    let missing: Vec<&str> = wanted
+        .map(EventKind::name)
+        .filter(|kind| !counts.contains_key(kind))
+        .collect();
+    assert!(
+        updates < WHOLE || missing.is_empty(),
+        "{updates} updates brought no {missing:?}"
+    );
+}
+
+fn counts(told: &Told) -> BTreeMap<&str, usize> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, _) in told.values().flatten() {
         let kind = id.split('/').nth(3).expect("an id has a type");
         *counts.entry(kind).or_default() += 1;
     }
+    counts
+}
+
+/// How many events of each type.
+pub(crate) fn described(told: &Told) -> String {
+    let counts = counts(told);
     let all: usize = counts.values().sum();
     let each: Vec<String> =
         (counts.iter().map(|(kind, count)| format!("{count} {kind}"))).collect();

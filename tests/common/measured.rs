@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::common::Running;
+use super::running::Running;
 
 /// A Prometheus histogram of seconds at one moment: how many values are at most so large.
 #[derive(Clone, Debug, Default)]

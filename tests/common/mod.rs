@@ -7,11 +7,13 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod measured;
+mod running;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -25,8 +27,10 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use riderflow::services::{Options, Services};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub use running::{Running, free_address};
 
 pub const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 /// The shared key of the gateways of tests.
@@ -173,34 +177,24 @@ impl Lab {
         workers: usize,
         change: impl FnOnce(&mut Command),
     ) -> Running {
-        let http = free_address();
         let mut command = self.command();
         command
             .arg("run")
             .arg(pipeline)
-            .args(["-w", &workers.to_string()])
-            .args(["--http", &http.to_string()]);
+            .args(["-w", &workers.to_string()]);
         change(&mut command);
-        Running {
-            child: command.spawn().expect("the job starts"),
-            http,
-        }
+        Running::start_served(&mut command)
     }
 
     /// A gateway, once it listens.
     pub fn gateway(&self, pipeline: &Path, listen: SocketAddr) -> Running {
-        let http = free_address();
         let mut command = self.command();
         command
             .env("RIDERFLOW_GATEWAY_KEY", GATEWAY_KEY)
             .arg("gateway")
             .arg(pipeline)
-            .args(["--listen", &listen.to_string()])
-            .args(["--http", &http.to_string()]);
-        let mut running = Running {
-            child: command.spawn().expect("the gateway starts"),
-            http,
-        };
+            .args(["--listen", &listen.to_string()]);
+        let mut running = Running::start_served(&mut command);
         wait_until(ANSWER, "the gateway listens", || {
             assert!(running.is_running(), "the gateway ended");
             TcpStream::connect(listen).is_ok()
@@ -288,87 +282,6 @@ impl Lab {
             }
         }
         Some(total)
-    }
-}
-
-/// The job as a child; killed when dropped.
-pub struct Running {
-    child: Child,
-    http: SocketAddr,
-}
-
-impl Running {
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it runs");
-    }
-
-    pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("a child")
-    }
-
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child")
-    }
-
-    /// SIGTERM, and the exit code that it gives.
-    pub fn stop(mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the job did not stop");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The sum of a metric's series.
-    pub fn metric(&self, name: &str) -> f64 {
-        self.try_metric(name).expect("metrics are served")
-    }
-
-    /// The same of a job that may be starting or dead.
-    pub fn try_metric(&self, name: &str) -> Option<f64> {
-        let text = self.metrics()?;
-        let series = text.lines().filter(|line| line.starts_with(name));
-        Some(
-            series
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum(),
-        )
-    }
-
-    /// All metrics, as they are served; `None` of a job that is starting or dead.
-    pub fn metrics(&self) -> Option<String> {
-        let mut stream = TcpStream::connect(self.http).ok()?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
-            .ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -575,20 +488,6 @@ pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> 
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// A loopback address that nobody listens on now; below the ports that the kernel gives to
-/// connections, one of which would else hold it while a killed process starts again, and below
-/// those of the services.
-pub fn free_address() -> SocketAddr {
-    // Each asks a random one, since tests run side by side; the standard library's random keys do.
-    let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
-    let listening = (0..1_000).find_map(|_| {
-        let port = 10_000 + (random() % 2_000) as u16;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-    });
-    let free = listening.expect("a free port");
-    free.local_addr().expect("an address")
 }
 
 pub fn now_ms() -> i64 {
