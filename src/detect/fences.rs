@@ -2,9 +2,9 @@
 
 use hashbrown::HashMap;
 
-use super::tiles::{MOST_PARTS, Part, Tiles};
+use super::tiles::{ALL_INSIDE, MOST_PARTS, Tiles};
 use super::timers::{NEVER, millis};
-use crate::geo::{Area, FenceIndex, LonLatBox, Segment, Tile};
+use crate::geo::{Area, BoxedPart, FenceIndex, LonLatBox, Segment, Tile};
 use crate::model::{Fence, FenceId, Position, TimeMs};
 
 /// The most tiles that a way is judged by.
@@ -151,7 +151,7 @@ impl Fences {
             let is_end = tile == to;
             ends_even |= is_end && is_even;
             for part in parts {
-                if part.part == Part::ALL_INSIDE {
+                if part.part == ALL_INSIDE {
                     if is_end {
                         found.push(part.slot);
                     }
@@ -208,9 +208,10 @@ fn list(
     index: &FenceIndex,
     records: &[Option<FenceRecord>],
     tile: Tile,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<BoxedPart>,
 ) -> bool {
-    index.visit_tile(tile, |slot, part, b| {
+    index.visit_tile(tile, |found| {
+        let (slot, part) = (found.slot, found.part);
         let Some(record) = records.get(slot as usize).and_then(Option::as_ref) else {
             return true;
         };
@@ -218,15 +219,18 @@ fn list(
         if is_even && !record.area.part_contains(part, tile.middle()) {
             return true;
         }
-        let number = if is_even { Part::ALL_INSIDE } else { part };
+        let mut found = *found;
+        if is_even {
+            found.part = ALL_INSIDE;
+        }
         // A part that goes nearly around the earth has two boxes in a tile, one of each end.
-        let is_known = |known: &Part| {
-            known.slot == slot && known.part == number && (is_even || known.bounds() == b)
+        let is_known = |known: &BoxedPart| {
+            *known == found || (is_even && known.slot == slot && known.part == ALL_INSIDE)
         };
         if parts.iter().any(is_known) {
             return true;
         }
-        parts.push(Part::new(slot, number, &b));
+        parts.push(found);
         parts.len() <= MOST_PARTS
     })
 }

@@ -6,7 +6,7 @@
 //! are settled, the tile is even: all fixes in it are inside the same fences, and no way within
 //! it crosses one. Never decides anything but what asking the fences again would.
 
-use crate::geo::{LonLatBox, Tile};
+use crate::geo::{BoxedPart, LonLatBox, Tile};
 
 /// Columns and rows that are remembered side by side: 39 km of rows, and of columns as much on
 /// the equator.
@@ -30,7 +30,8 @@ pub(super) struct Tiles {
 struct Room {
     /// The high bits of row and column with [`KNOWN`] and perhaps [`FLAGS`].
     known: u32,
-    parts: Box<[Part]>,
+    /// [`ALL_INSIDE`] or with their number.
+    parts: Box<[BoxedPart]>,
 }
 
 const KNOWN: u32 = 1;
@@ -40,17 +41,8 @@ pub(super) const CROWDED: u32 = 4;
 const USED: u32 = 8;
 const FLAGS: u32 = EVEN | CROWDED | USED;
 
-/// A part of a fence in a tile.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) slot: u32,
-    /// [`Part::ALL_INSIDE`] if all of the tile is inside it.
-    pub(super) part: u32,
-    west: f32,
-    east: f32,
-    south: f32,
-    north: f32,
-}
+/// In place of a part's number: all of the tile is inside it.
+pub(super) const ALL_INSIDE: u32 = u32::MAX;
 
 /// How the last `ok` fix's tile bears on its driver: what need not be judged within it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,31 +64,6 @@ pub(super) enum Legs {
     Near,
 }
 
-impl Part {
-    pub(super) const ALL_INSIDE: u32 = u32::MAX;
-
-    /// A part whose box an index gave, in single precision already.
-    pub(super) fn new(slot: u32, part: u32, b: &LonLatBox) -> Self {
-        Self {
-            slot,
-            part,
-            west: b.west as f32,
-            east: b.east as f32,
-            south: b.south as f32,
-            north: b.north as f32,
-        }
-    }
-
-    pub(super) fn bounds(&self) -> LonLatBox {
-        LonLatBox {
-            west: self.west.into(),
-            east: self.east.into(),
-            south: self.south.into(),
-            north: self.north.into(),
-        }
-    }
-}
-
 impl Tiles {
     /// What is in a tile; `None` if that is too much, or another tile uses the room. `ask` finds
     /// out: it adds the parts whose boundary is there, or that all of the tile is inside of, and
@@ -104,8 +71,8 @@ impl Tiles {
     pub(super) fn look(
         &mut self,
         tile: Tile,
-        ask: impl FnOnce(&mut Vec<Part>) -> bool,
-    ) -> Option<(&[Part], bool)> {
+        ask: impl FnOnce(&mut Vec<BoxedPart>) -> bool,
+    ) -> Option<(&[BoxedPart], bool)> {
         if self.rows.is_empty() {
             self.rows = vec![Box::default(); SIDE as usize];
         }
@@ -127,7 +94,7 @@ impl Tiles {
             if !ask(&mut parts) {
                 parts.clear();
                 room.known |= CROWDED;
-            } else if parts.iter().all(|part| part.part == Part::ALL_INSIDE) {
+            } else if parts.iter().all(|part| part.part == ALL_INSIDE) {
                 room.known |= EVEN;
             }
             room.parts = parts.into();

@@ -10,9 +10,9 @@ use proptest::test_runner::TestRunner;
 use super::oracle::Oracle;
 use super::oracle_tests::{Job, Story, end_of, history, rules, told};
 use super::oracle_world::{Record, Shape, TICK_MS, Timed, Told, Xy};
-use super::tiles::{Ground, Legs, MOST_PARTS, Part, Tiles};
+use super::tiles::{ALL_INSIDE, Ground, Legs, MOST_PARTS, Tiles};
 use super::{Detector, Rules};
-use crate::geo::{LonLatBox, Tile};
+use crate::geo::{BoxedPart, LonLatBox, Tile};
 use crate::model::Position;
 
 impl Detector {
@@ -227,7 +227,7 @@ fn tile(longitude: f64, latitude: f64) -> Tile {
 /// What is found in a tile that so many parts are in, if it is asked.
 fn look(tiles: &mut Tiles, tile: Tile, parts: usize) -> Option<(usize, bool)> {
     let found = tiles.look(tile, |found| {
-        found.extend((0..parts as u32).map(|slot| Part::new(slot, 0, &ALL)));
+        found.extend((0..parts as u32).map(|slot| BoxedPart::new(slot, 0, &ALL)));
         parts <= MOST_PARTS
     });
     found.map(|(parts, is_even)| (parts.len(), is_even))
@@ -308,7 +308,7 @@ fn a_crowded_tile_is_remembered_as_that() {
 fn what_contains_all_of_a_tile_leaves_it_even() {
     let mut tiles = Tiles::default();
     let found = tiles.look(tile(77.0, 12.0), |found| {
-        found.push(Part::new(7, Part::ALL_INSIDE, &ALL));
+        found.push(BoxedPart::new(7, ALL_INSIDE, &ALL));
         true
     });
     assert!(found.is_some_and(|(parts, is_even)| parts[0].slot == 7 && is_even));

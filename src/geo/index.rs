@@ -30,7 +30,7 @@ const FEW: u64 = 9;
 /// Slots are dense numbers that the caller gives out; each stands for the boxes of one area.
 #[derive(Clone, Debug, Default)]
 pub struct FenceIndex {
-    cells: HashMap<u64, Vec<Entry>>,
+    cells: HashMap<u64, Vec<BoxedPart>>,
     /// Entries per level, and which levels have any, as bits.
     counts: [usize; FINEST as usize + 1],
     levels: u32,
@@ -40,18 +40,35 @@ pub struct FenceIndex {
     boxes: Vec<Vec<LonLatBox>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
+/// A part of an area, with its box within ±180 or one of its two; in single precision, and no
+/// smaller than it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BoxedPart {
     west: f32,
     east: f32,
     south: f32,
     north: f32,
-    slot: u32,
-    part: u32,
+    /// Which area's.
+    pub slot: u32,
+    /// Its number there, as [`super::Area::boxes`] lists them.
+    pub part: u32,
 }
 
-impl Entry {
-    fn bounds(&self) -> LonLatBox {
+impl BoxedPart {
+    /// A part with a box within ±180.
+    pub fn new(slot: u32, part: u32, b: &LonLatBox) -> Self {
+        Self {
+            west: below(b.west),
+            east: above(b.east),
+            south: below(b.south),
+            north: above(b.north),
+            slot,
+            part,
+        }
+    }
+
+    /// Its box.
+    pub fn bounds(&self) -> LonLatBox {
         LonLatBox {
             west: self.west.into(),
             east: self.east.into(),
@@ -77,14 +94,7 @@ impl FenceIndex {
         }
         for (part, piece) in pieces(&boxes) {
             let (level, cells) = cover(&piece);
-            let entry = Entry {
-                west: below(piece.west),
-                east: above(piece.east),
-                south: below(piece.south),
-                north: above(piece.north),
-                slot,
-                part,
-            };
+            let entry = BoxedPart::new(slot, part, &piece);
             for cell in cells {
                 self.cells.entry(cell).or_default().push(entry);
                 self.counts[level as usize] += 1;
@@ -108,7 +118,7 @@ impl FenceIndex {
                 let Some(entries) = self.cells.get_mut(&cell) else {
                     continue;
                 };
-                let found = |e: &Entry| e.slot == slot && e.part == part;
+                let found = |e: &BoxedPart| e.slot == slot && e.part == part;
                 if let Some(i) = entries.iter().position(found) {
                     entries.swap_remove(i);
                     self.counts[level as usize] -= 1;
@@ -151,14 +161,9 @@ impl FenceIndex {
         }
     }
 
-    /// Calls `found(slot, part, box)` for every part whose box meets a tile, and for few
-    /// others, some more than once, in no particular order; `box` is what the part has within
-    /// ±180 there. Ends when `found` says no, and returns whether it never did.
-    pub fn visit_tile(
-        &self,
-        tile: Tile,
-        mut found: impl FnMut(u32, u32, LonLatBox) -> bool,
-    ) -> bool {
+    /// Calls `found` for every part whose box meets a tile, and for few others, some more than
+    /// once, in no particular order. Ends when `found` says no, and returns whether it never did.
+    pub fn visit_tile(&self, tile: Tile, mut found: impl FnMut(&BoxedPart) -> bool) -> bool {
         let bounds = tile.bounds();
         let (column, row) = (u64::from(tile.column), u64::from(tile.row));
         let mut levels = self.levels & ((2 << TILE_LEVEL) - 1);
@@ -167,8 +172,7 @@ impl FenceIndex {
             levels &= levels - 1;
             let up = TILE_LEVEL - level;
             for e in self.entries(key(level, column >> up, row >> up)) {
-                let b = e.bounds();
-                if b.overlaps(&bounds) && !found(e.slot, e.part, b) {
+                if e.bounds().overlaps(&bounds) && !found(e) {
                     return false;
                 }
             }
@@ -182,7 +186,7 @@ impl FenceIndex {
         level: u32,
         column: u64,
         row: u64,
-        found: &mut impl FnMut(u32, u32, LonLatBox) -> bool,
+        found: &mut impl FnMut(&BoxedPart) -> bool,
     ) -> bool {
         if !self.finer.contains_key(&key(level, column, row)) {
             return true;
@@ -190,14 +194,13 @@ impl FenceIndex {
         let level = level + STEP as u32;
         (row << STEP..(row + 1) << STEP).all(|row| {
             (column << STEP..(column + 1) << STEP).all(|column| {
-                (self.entries(key(level, column, row)).iter())
-                    .all(|e| found(e.slot, e.part, e.bounds()))
+                (self.entries(key(level, column, row)).iter()).all(&mut *found)
                     && self.visit_below(level, column, row, found)
             })
         })
     }
 
-    fn entries(&self, cell: u64) -> &[Entry] {
+    fn entries(&self, cell: u64) -> &[BoxedPart] {
         self.cells.get(&cell).map_or(&[], |entries| entries)
     }
 

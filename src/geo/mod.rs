@@ -47,7 +47,7 @@ pub use area::{Area, validate};
 pub use bounds::LonLatBox;
 pub use cells::{CellFinder, h3_cell};
 pub use distance::{EARTH_RADIUS_M, distance_m, is_clearly_beyond_m, is_within_m};
-pub use index::FenceIndex;
+pub use index::{BoxedPart, FenceIndex};
 pub use ring::InvalidGeometry;
 pub use segment::Segment;
 pub use tile::Tile;

@@ -51,8 +51,8 @@ proptest! {
         let tile = Tile::at(beside(corner, dx * size, dy * size));
         let spots: Vec<Position> = shares.iter().filter_map(|&share| within(tile, share)).collect();
         let mut found = Vec::new();
-        let all = index.visit_tile(tile, |slot, part, b| {
-            found.push((slot, part, b));
+        let all = index.visit_tile(tile, |part| {
+            found.push((part.slot, part.part, part.bounds()));
             true
         });
         prop_assert!(all);
@@ -176,7 +176,7 @@ fn a_tile_is_even_off_the_boundary_only() {
                 lon
             };
             let tile = Tile::at(at(lon, 12.0));
-            let is_even = index.visit_tile(tile, |_, part, _| area.part_is_even_in(part, tile));
+            let is_even = index.visit_tile(tile, |part| area.part_is_even_in(part.part, tile));
             let off_m = uneven
                 .iter()
                 .map(|at_m| (at_m - east_m).abs())
