@@ -12,7 +12,8 @@
 //! Kafka beforehand. The cost of an update early and late in the input is taken within a run.
 //! Jobs that are compared with others run in turn, each as a process of its own, from its start
 //! until all is committed; what a job with so many workers takes to start and to read the fences,
-//! measured before there is an update, is taken off. No driver falls silent, which all would do at the end of a history.
+//! measured before there is an update, is taken off. No driver falls silent, which all would do at
+//! the end of a history.
 //! For the last part the drivers are live, and memory is looked at while the job keeps up, which
 //! its lag at the end must show; then another job reads the same from the beginning as fast as it can.
 //!
@@ -37,9 +38,9 @@ const FENCES: u32 = 1_000;
 const RATE: u32 = 100_000;
 /// Of the largest number of fences.
 const PLACES: u32 = 100;
-/// Drivers who stop at the end of a history are not told of.
 /// A job that takes longer to start is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Drivers who stop at the end of a history are not told of.
 const TOML: &str = "drivers.silent_s = 1000000";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -198,6 +199,8 @@ fn compare(part: &str, stands: [&Stand; 2], workers: [u32; 2], arguments: &Argum
         "round", "", "CPU s / million", "start, s", "updates/s", "peak MiB", "events"
     );
     let mut ratios = Vec::new();
+    // What was told of an input, by where it stands.
+    let mut told = BTreeMap::new();
     for round in 1..=arguments.rounds {
         let costs = [0, 1].map(|at| {
             let Stand { lab, starts, what } = stands[at];
@@ -213,6 +216,8 @@ fn compare(part: &str, stands: [&Stand; 2], workers: [u32; 2], arguments: &Argum
                 cost.peak_mib,
                 cost.events,
             );
+            let before = *told.entry(lab.folder()).or_insert(cost.events);
+            assert_eq!(cost.events, before, "the same input tells the same");
             cost.cpu_per_million()
         });
         ratios.push(costs[1] / costs[0]);

@@ -24,6 +24,8 @@ use super::{ANSWER, Cost, Running, cost_of, ends_of, left_for, until_none_left};
 const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 /// The topic of updates.
 pub const UPDATES: &str = "rider-updates";
+/// So long without another event, all have been told.
+const CALM: Duration = Duration::from_secs(2);
 const INPUTS: [&str; 3] = ["geofences", "orders", UPDATES];
 
 /// Services with no topic and no table, which leave nothing behind.
@@ -198,10 +200,10 @@ impl Lab {
             // The last ones are told within 10 s.
             std::thread::sleep(Duration::from_secs(12));
         }
-        let cost = cost_of(job.id(), wall, updates);
+        let events = until_calm(&mut job);
         Cost {
-            events: job.metric("riderflow_events_total"),
-            ..cost
+            events,
+            ..cost_of(job.id(), wall, updates)
         }
     }
 
@@ -241,6 +243,19 @@ impl Lab {
         road.flush(ANSWER).expect("Kafka takes all");
         drop(road);
         city
+    }
+}
+
+/// How many events there are once timers have told theirs, which are due after the last update.
+fn until_calm(job: &mut Running) -> f64 {
+    let mut events = job.metric("riderflow_events_total");
+    loop {
+        std::thread::sleep(CALM);
+        let now = job.metric("riderflow_events_total");
+        if now == events {
+            return events;
+        }
+        events = now;
     }
 }
 

@@ -164,8 +164,9 @@ impl Committer {
         fail::point("commit-begun");
         for epoch in epochs {
             for event in &epoch.events {
-                let mut headers = OwnedHeaders::new();
-                for (key, value) in event.headers(&self.ce_source) {
+                let all = event.headers(&self.ce_source);
+                let mut headers = OwnedHeaders::new_with_capacity(all.len());
+                for (key, value) in all {
                     headers = headers.insert(Header {
                         key,
                         value: Some(value),
@@ -353,7 +354,9 @@ fn new_producer(brokers: &str, pipeline: &str) -> Result<BaseProducer<Logged>, C
         )
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
-        .set("linger.ms", "1")
+        // An epoch's events within one batch: while one is on its way, librdkafka waits for the
+        // answer in a busy loop if the next is ready.
+        .set("linger.ms", "5")
         .set("message.max.bytes", MESSAGE_MAX_BYTES.to_string())
         .set("queue.buffering.max.messages", "1000000")
         .create_with_context(Logged)
