@@ -314,10 +314,9 @@ impl Inserts {
                          'driver_locations'";
             lab.number(&format!("SELECT {what} FROM {parts}"))
         };
-        // Each insert takes the next block number; merges take none.
         Self {
             rows: ask("sum(rows)"),
-            inserts: ask("max(max_block_number)"),
+            inserts: lab.inserts(),
             bytes: ask("sum(bytes_on_disk)"),
         }
     }

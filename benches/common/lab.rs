@@ -157,6 +157,16 @@ impl Lab {
         number.unwrap_or_else(|_| panic!("{query}: {answer:?} is no number"))
     }
 
+    /// How many inserts `driver_locations` has had.
+    pub fn inserts(&self) -> f64 {
+        // Each takes the next block number of its partition; merges take none.
+        self.number(
+            "SELECT sum(inserts) FROM (SELECT max(max_block_number) AS inserts FROM system.parts \
+             WHERE active AND database = 'riderflow' AND table = 'driver_locations' \
+             GROUP BY partition)",
+        )
+    }
+
     fn rows(&self) -> u64 {
         self.number("SELECT count() FROM riderflow.driver_locations") as u64
     }
