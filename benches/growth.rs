@@ -26,14 +26,11 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use common::{Bars, Cost, Drain, Lab, Running, cost_of, cpu_s, median};
+use common::{Bars, Cost, DRIVERS, Drain, FENCES, Lab, ORDERS, Running, cost_of, cpu_s, median};
 use riderflow::model::{Fence, FenceId, Geometry, Position, Ring};
 use riderflow::runtime::wall_clock_ms;
 use riderflow::simulate::Plan;
 
-const DRIVERS: u32 = 100_000;
-const ORDERS: u32 = 20_000;
-const FENCES: u32 = 1_000;
 /// Updates a second of drivers who are live.
 const RATE: u32 = 100_000;
 /// Of the largest number of fences.

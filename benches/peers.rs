@@ -43,8 +43,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use common::{
-    Cost, Lab, Running, UPDATES, became_consumer, cost_of, cpu_s, ends_of, left_for, median,
-    until_none_left,
+    Cost, DRIVERS, FENCES, Lab, ORDERS, Running, UPDATES, became_consumer, cost_of, cpu_s, ends_of,
+    left_for, median, until_none_left,
 };
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -61,9 +61,6 @@ const NAMES: [&str; 4] = [
     "Kafka Streams in memory",
     "Kafka Streams on RocksDB",
 ];
-const DRIVERS: u32 = 100_000;
-const ORDERS: u32 = 20_000;
-const FENCES: u32 = 1_000;
 const PARTITIONS: i32 = 2;
 /// So long without another event, all have been told: longer than the peer waits for an update
 /// before its timers run on the clock.

@@ -25,13 +25,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use common::{Drain, Lab, Running, median};
-use riderflow::runtime::wall_clock_ms;
-use riderflow::simulate::Plan;
 use rustix::process::Signal;
-
-const DRIVERS: u32 = 100_000;
-const ORDERS: u32 = 20_000;
-const FENCES: u32 = 1_000;
 
 /// `--bench` is Cargo's, and says nothing.
 #[derive(Parser)]
@@ -121,9 +115,7 @@ const STAGES: &[Stage] = &[
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let lab = Lab::start("stages");
-    eprintln!("preloading {} updates", arguments.updates);
-    let plan = Plan::new(DRIVERS, ORDERS, FENCES, 42, wall_clock_ms() - 120_000);
-    lab.preload(plan).write(arguments.updates);
+    lab.preload_city(arguments.updates);
 
     let mut samples = [const { Samples::new() }; JOBS.len()];
     let mut costs = [const { Vec::new() }; JOBS.len()];
@@ -223,7 +215,10 @@ fn sample(lab: &Lab, drain: &Drain<'_>) -> (f64, Samples) {
     .stderr(Stdio::null());
     let mut perf = Running::start(&mut perf);
     std::thread::sleep(Duration::from_millis(500));
-    assert!(perf.is_running(), "perf may not sample this machine");
+    assert!(
+        perf.is_running(),
+        "perf may not sample this machine: run this as root, or set kernel.perf_event_paranoid to -1"
+    );
     let mut job = 0;
     let cost = lab.drain_watched(drain, |running| job = running.id());
     perf.signal(Signal::INT);

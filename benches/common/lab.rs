@@ -14,6 +14,7 @@ use riderflow::clickhouse::Server;
 use riderflow::config::Routes;
 use riderflow::kafka::producer::{Producer, Record, Settings};
 use riderflow::model::Fence;
+use riderflow::runtime::wall_clock_ms;
 use riderflow::services::{Options, Services};
 use riderflow::simulate::{Batch, Message, Pace, Plan, Road, Simulation, Straight, What};
 use riderflow::wire::encode_fence;
@@ -26,6 +27,12 @@ const RIDERFLOW: &str = env!("CARGO_BIN_EXE_riderflow");
 pub const UPDATES: &str = "rider-updates";
 /// So long without another event, all have been told.
 const CALM: Duration = Duration::from_secs(2);
+/// Drivers of the city that the bars are about.
+pub const DRIVERS: u32 = 100_000;
+/// Its orders that are open at any time.
+pub const ORDERS: u32 = 20_000;
+/// Its fences.
+pub const FENCES: u32 = 1_000;
 const INPUTS: [&str; 3] = ["geofences", "orders", UPDATES];
 
 /// Services with no topic and no table, which leave nothing behind.
@@ -182,7 +189,8 @@ impl Lab {
         Running::start_served(&mut command)
     }
 
-    /// A new job that reads from the beginning until all is committed and stored.
+    /// A new job that reads from the beginning until all is committed and stored. Its CPU has the
+    /// two seconds more, at least, in which it is seen that no timer tells anything.
     pub fn drain(&self, drain: &Drain<'_>) -> Cost {
         self.drain_watched(drain, |_| {})
     }
@@ -210,7 +218,7 @@ impl Lab {
             // The last ones are told within 10 s.
             std::thread::sleep(Duration::from_secs(12));
         }
-        let events = until_calm(&mut job);
+        let events = until_calm(&job);
         Cost {
             events,
             ..cost_of(job.id(), wall, updates)
@@ -236,6 +244,14 @@ impl Lab {
         cost_of(child.id(), began.elapsed(), end)
     }
 
+    /// The city that the bars are about, with at least so many updates, two minutes ago.
+    pub fn preload_city(&self, updates: u64) {
+        eprintln!("preloading {updates} updates");
+        let start_ms = wall_clock_ms() - 120_000;
+        let plan = Plan::new(DRIVERS, ORDERS, FENCES, 42, start_ms);
+        self.preload(plan).write(updates);
+    }
+
     /// A city that is written to Kafka as fast as it takes it, as a history that ended before
     /// now.
     pub fn preload(&self, plan: Plan) -> Preloaded {
@@ -257,7 +273,7 @@ impl Lab {
 }
 
 /// How many events there are once timers have told theirs, which are due after the last update.
-fn until_calm(job: &mut Running) -> f64 {
+fn until_calm(job: &Running) -> f64 {
     let mut events = job.metric("riderflow_events_total");
     loop {
         std::thread::sleep(CALM);

@@ -19,7 +19,9 @@ mod running;
 
 pub use bars::Bars;
 pub use cost::{Cost, cost_of, median};
-pub use lab::{Drain, Lab, Preloaded, UPDATES, became_consumer, read_to_end, send};
+pub use lab::{
+    DRIVERS, Drain, FENCES, Lab, ORDERS, Preloaded, UPDATES, became_consumer, read_to_end, send,
+};
 pub use measured::{Latencies, cpu_s, resident_mib};
 pub use progress::{ANSWER, assign_all, ends_of, left_for, until_none_left};
 pub use running::{Running, sum_of};
